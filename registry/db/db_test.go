@@ -1,0 +1,42 @@
+package db_test
+
+import (
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"nearsight/registry/bus"
+	"nearsight/registry/db"
+	"nearsight/registry/registrytest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// open opens the database at path, told of its commits by notify.
+func open(t *testing.T, path string, notify func(int64)) *db.DB {
+	t.Helper()
+	d, err := db.Open(t.Context(), db.Options{Path: path, Notify: notify})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func closeDB(t *testing.T, d *db.DB) {
+	t.Helper()
+	if err := d.Close(); err != nil {
+		t.Errorf("close: %v", err)
+	}
+}
+
+func TestConformance(t *testing.T) {
+	registrytest.TestImages(t, func(t *testing.T) registrytest.Stack {
+		// The bus is made after the database that it reads and that wakes it.
+		var events *bus.Local
+		d := open(t, filepath.Join(t.TempDir(), "registry.db"), func(r int64) { events.Notify(r) })
+		events = bus.New(d)
+		t.Cleanup(func() { closeDB(t, d) })
+		return registrytest.Stack{Images: d, Uploads: d, Log: d, Events: events}
+	})
+}

@@ -1,0 +1,136 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"nearsight/origin"
+	"nearsight/registry"
+)
+
+// Get implements registry.Reader.
+func (d *DB) Get(ctx context.Context, id string) (img *registry.Image, err error) {
+	err = d.read(ctx, fmt.Sprintf("get image %.80q", id), func(tx *sql.Tx) error {
+		img, err = load(ctx, tx, id)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return img, nil
+}
+
+// Manifest implements registry.Reader.
+func (d *DB) Manifest(ctx context.Context, digest origin.Digest) (encoded []byte, err error) {
+	err = d.read(ctx, fmt.Sprintf("get manifest %.80q", digest), func(tx *sql.Tx) error {
+		err := tx.QueryRowContext(ctx, "SELECT encoded FROM manifests WHERE digest = ?", digest).Scan(&encoded)
+		if errors.Is(err, sql.ErrNoRows) {
+			return registry.ErrNotFound
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return encoded, nil
+}
+
+// Create implements registry.Images. The image is shared if it has no
+// visibility. img itself is left alone.
+func (d *DB) Create(ctx context.Context, img *registry.Image) (*registry.Image, error) {
+	if img.ID == "" {
+		img = img.Clone()
+		img.ID = uuid.NewString()
+	}
+	next, err := (&registry.Image{ID: img.ID, Status: registry.Queued}).Amended(img)
+	if err != nil {
+		return nil, err
+	}
+	next = next.Clone() // Amended may return what it was called on
+	next.Normalize()
+	if next.Visibility == "" {
+		next.Visibility = registry.Shared
+	}
+	if err := next.Validate(d.limits); err != nil {
+		return nil, err
+	}
+	err = d.write(ctx, "create image "+next.ID, func(c *change) error {
+		var taken bool
+		err := c.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM images WHERE id = ?)
+			OR EXISTS (SELECT 1 FROM tombstones WHERE id = ?)`, next.ID, next.ID).Scan(&taken)
+		if err != nil {
+			return err
+		}
+		if taken {
+			return fmt.Errorf("%w: the id is or was in use", registry.ErrConflict)
+		}
+		next.CreatedAt = c.at
+		return c.store(ctx, nil, next, registry.EventCreate)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return next, nil
+}
+
+// Update implements registry.Images. alter runs inside the write transaction:
+// it must not write to the database itself.
+func (d *DB) Update(ctx context.Context, id string, alter func(*registry.Image) error) (next *registry.Image, err error) {
+	err = d.write(ctx, fmt.Sprintf("update image %.80q", id), func(c *change) error {
+		old, err := load(ctx, c.Tx, id)
+		if err != nil {
+			return err
+		}
+		draft := old.Clone()
+		if err := alter(draft); err != nil {
+			return refusal{err}
+		}
+		if next, err = old.Amended(draft); err != nil || next == old {
+			return err
+		}
+		if err := next.Validate(d.limits); err != nil {
+			return err
+		}
+		return c.store(ctx, old, next, registry.EventUpdate)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return next, nil
+}
+
+// Delete implements registry.Images. An upload that is under way keeps its
+// location until it ends, by Finish, Abort or AbortAll: an object deleted
+// before would be written after.
+func (d *DB) Delete(ctx context.Context, id string) error {
+	return d.write(ctx, fmt.Sprintf("delete image %.80q", id), func(c *change) error {
+		img, err := load(ctx, c.Tx, id)
+		if err != nil {
+			return err
+		}
+		if img.Protected {
+			return fmt.Errorf("%w: the image is protected", registry.ErrForbidden)
+		}
+		if _, err := c.event(ctx, id, registry.EventDelete, img.Digest); err != nil {
+			return err
+		}
+		if _, err := c.ExecContext(ctx, "DELETE FROM images WHERE id = ?", id); err != nil {
+			return err
+		}
+		if _, err := c.ExecContext(ctx, "INSERT INTO tombstones (id, deleted_at) VALUES (?, ?)", id, toMicros(c.at)); err != nil {
+			return err
+		}
+		for _, loc := range img.Locations {
+			if err := c.orphan(ctx, id, loc); err != nil {
+				return err
+			}
+		}
+		_, err = c.ExecContext(ctx, `DELETE FROM manifests WHERE digest = ?
+			AND NOT EXISTS (SELECT 1 FROM images WHERE images.digest = manifests.digest)`, img.Digest)
+		return err
+	})
+}

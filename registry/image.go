@@ -1,0 +1,247 @@
+package registry
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	// maxText bounds names, owners, tags and property keys, in characters.
+	maxText = 255
+	// maxValue bounds the value of a property, in bytes: what a TEXT column of
+	// MySQL holds, so that records can move to and from Glance.
+	maxValue = 1<<16 - 1
+	// reservedPrefix begins the properties that are the server's own. They do
+	// not count against Limits.Properties.
+	reservedPrefix = "os_glance"
+)
+
+// Limits bound what an image may hold. The zero value means the defaults.
+type Limits struct {
+	// Properties and Tags are the largest numbers of each; 0 means 128 and
+	// less than 0 means any number.
+	Properties, Tags int
+	// DiskFormats and ContainerFormats are the words that are known; empty
+	// means those of Glance.
+	DiskFormats, ContainerFormats []string
+}
+
+// WithDefaults returns l with its zero fields replaced by what they mean.
+func (l Limits) WithDefaults() Limits {
+	if l.Properties == 0 {
+		l.Properties = 128
+	}
+	if l.Tags == 0 {
+		l.Tags = 128
+	}
+	if len(l.DiskFormats) == 0 {
+		l.DiskFormats = []string{"ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop"}
+	}
+	if len(l.ContainerFormats) == 0 {
+		l.ContainerFormats = []string{"ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"}
+	}
+	return l
+}
+
+// Clone returns a copy that shares nothing with img that can be changed.
+func (img *Image) Clone() *Image {
+	c := *img
+	c.Name, c.Owner = clonePointer(img.Name), clonePointer(img.Owner)
+	c.Size, c.VirtualSize = clonePointer(img.Size), clonePointer(img.VirtualSize)
+	c.Locations = slices.Clone(img.Locations)
+	c.Tags = slices.Clone(img.Tags)
+	c.Properties = maps.Clone(img.Properties)
+	return &c
+}
+
+func clonePointer[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
+}
+
+// Normalize brings the set of tags into its one form, sorted and without
+// duplicates, and makes Properties a map that can be written to.
+func (img *Image) Normalize() {
+	slices.Sort(img.Tags)
+	img.Tags = slices.Compact(img.Tags)
+	if img.Properties == nil {
+		img.Properties = map[string]string{}
+	}
+}
+
+// Amended returns img with the fields of by that are for change (see
+// Images.Update), normalized, or img itself if they are the same. Neither is
+// altered. ErrForbidden if a field may not change in img's status: the formats
+// are what the data was stored as, so they are settled once it is on its way.
+func (img *Image) Amended(by *Image) (*Image, error) {
+	by = by.Clone()
+	by.Normalize()
+	next := img.Clone()
+	next.Name, next.Owner = by.Name, by.Owner
+	next.Visibility, next.Protected, next.Hidden = by.Visibility, by.Protected, by.Hidden
+	next.DiskFormat, next.ContainerFormat = by.DiskFormat, by.ContainerFormat
+	next.MinRAM, next.MinDisk = by.MinRAM, by.MinDisk
+	next.Tags, next.Properties = by.Tags, by.Properties
+	if img.sameSettable(next) {
+		return img, nil
+	}
+	if img.Status != Queued && img.Status != Importing {
+		if next.DiskFormat != img.DiskFormat {
+			return nil, fmt.Errorf("%w: disk_format cannot change while the image is %s", ErrForbidden, img.Status)
+		}
+		if next.ContainerFormat != img.ContainerFormat {
+			return nil, fmt.Errorf("%w: container_format cannot change while the image is %s", ErrForbidden, img.Status)
+		}
+	}
+	return next, nil
+}
+
+func (img *Image) sameSettable(o *Image) bool {
+	return samePointer(img.Name, o.Name) && samePointer(img.Owner, o.Owner) &&
+		img.Visibility == o.Visibility && img.Protected == o.Protected && img.Hidden == o.Hidden &&
+		img.DiskFormat == o.DiskFormat && img.ContainerFormat == o.ContainerFormat &&
+		img.MinRAM == o.MinRAM && img.MinDisk == o.MinDisk &&
+		slices.Equal(img.Tags, o.Tags) && maps.Equal(img.Properties, o.Properties)
+}
+
+func samePointer[T comparable](a, b *T) bool {
+	return a == b || a != nil && b != nil && *a == *b
+}
+
+// Validate checks the fields that a client chooses. ErrInvalid for a malformed
+// value, ErrTooLarge for too much of something; the text names field and value.
+func (img *Image) Validate(l Limits) error {
+	l = l.WithDefaults()
+	if !ValidID(img.ID) {
+		return fmt.Errorf("%w: id %.80q is not a UUID", ErrInvalid, img.ID)
+	}
+	for _, f := range []struct {
+		name string
+		text *string
+	}{{"name", img.Name}, {"owner", img.Owner}} {
+		if f.text != nil {
+			if err := checkText(f.name, *f.text); err != nil {
+				return err
+			}
+		}
+	}
+	switch img.Visibility {
+	case Public, Community, Shared, Private:
+	default:
+		return fmt.Errorf("%w: visibility %.80q is not one of public, community, shared, private", ErrInvalid, img.Visibility)
+	}
+	if err := checkFormat("disk_format", img.DiskFormat, l.DiskFormats); err != nil {
+		return err
+	}
+	if err := checkFormat("container_format", img.ContainerFormat, l.ContainerFormats); err != nil {
+		return err
+	}
+	if err := checkMinimum("min_ram", img.MinRAM); err != nil {
+		return err
+	}
+	if err := checkMinimum("min_disk", img.MinDisk); err != nil {
+		return err
+	}
+	if err := checkTags(img.Tags, l.Tags); err != nil {
+		return err
+	}
+	return checkProperties(img.Properties, l.Properties)
+}
+
+// ValidID reports whether s is the text form of a UUID: hex digits of either
+// case in groups of 8-4-4-4-12.
+func ValidID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; i {
+		case 8, 13, 18, 23:
+			if c != '-' {
+				return false
+			}
+		default:
+			if (c < '0' || c > '9') && (c < 'a' || c > 'f') && (c < 'A' || c > 'F') {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// checkText checks a line of text: a name, an owner, a tag or a property key.
+func checkText(field, s string) error {
+	if !utf8.ValidString(s) {
+		return fmt.Errorf("%w: %s %.80q is not UTF-8", ErrInvalid, field, s)
+	}
+	if n := utf8.RuneCountInString(s); n > maxText {
+		return fmt.Errorf("%w: %s %.80q... has %d characters, more than %d", ErrInvalid, field, s, n, maxText)
+	}
+	if i := strings.IndexFunc(s, unicode.IsControl); i >= 0 {
+		return fmt.Errorf("%w: %s %.80q has a control character", ErrInvalid, field, s)
+	}
+	return nil
+}
+
+func checkFormat(field, format string, known []string) error {
+	if format != "" && !slices.Contains(known, format) {
+		return fmt.Errorf("%w: %s %.80q is not one of %s", ErrInvalid, field, format, strings.Join(known, ", "))
+	}
+	return nil
+}
+
+func checkMinimum(field string, n int) error {
+	if n < 0 || n > math.MaxInt32 {
+		return fmt.Errorf("%w: %s %d is not between 0 and %d", ErrInvalid, field, n, math.MaxInt32)
+	}
+	return nil
+}
+
+func checkTags(tags []string, limit int) error {
+	for _, tag := range tags {
+		if err := checkText("tag", tag); err != nil {
+			return err
+		}
+	}
+	if limit >= 0 && len(tags) > limit {
+		return fmt.Errorf("%w: %d tags, more than %d", ErrTooLarge, len(tags), limit)
+	}
+	return nil
+}
+
+func checkProperties(properties map[string]string, limit int) error {
+	counted := 0
+	for _, key := range slices.Sorted(maps.Keys(properties)) { // sorted: the same record, the same error
+		if key == "" {
+			return fmt.Errorf("%w: a property has no name", ErrInvalid)
+		}
+		if err := checkText("property name", key); err != nil {
+			return err
+		}
+		value := properties[key]
+		if !utf8.ValidString(value) {
+			return fmt.Errorf("%w: property %q has the value %.80q, which is not UTF-8", ErrInvalid, key, value)
+		}
+		if strings.IndexByte(value, 0) >= 0 { // no SQL text but SQLite's can hold it
+			return fmt.Errorf("%w: property %q has a value with a NUL character", ErrInvalid, key)
+		}
+		if len(value) > maxValue {
+			return fmt.Errorf("%w: property %q has a value of %d bytes, more than %d", ErrTooLarge, key, len(value), maxValue)
+		}
+		if !strings.HasPrefix(key, reservedPrefix) {
+			counted++
+		}
+	}
+	if limit >= 0 && counted > limit {
+		return fmt.Errorf("%w: %d properties, more than %d", ErrTooLarge, counted, limit)
+	}
+	return nil
+}
