@@ -1,0 +1,485 @@
+// Package cache keeps copies of image data on local disk within a byte budget,
+// and never changes an answer, only its cost.
+//
+// There is one entry per digest: one sparse data file and the manifest. One rule
+// carries everything: a byte leaves only from a chunk whose ok bit is set, and
+// ok is set only by hashing. The disk is a hint, the digest is the truth, so
+// there is no recovery, no fsync and no order of writes to get right: bit rot, a
+// torn write, a swapped file and a lying origin all become a refetch of a chunk.
+//
+// The files, for a reader of the code: entry.go knows what an entry is,
+// datafile.go where its bytes are, fill.go brings missing ones, reader.go sends
+// them, budget.go and policy.go make room, scrub.go looks for damage.
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/sys/unix"
+
+	"nearsight/origin"
+)
+
+var (
+	// ErrCorrupt: the origin delivered bytes that are not those of the digest.
+	ErrCorrupt = errors.New("bytes do not match their digest")
+	// ErrNotCached: the cache has no entry for this digest.
+	ErrNotCached = errors.New("not in the cache")
+	// ErrNoRoom: the bytes cannot be kept, because the budget or the disk is
+	// used up by what must stay, or because the disk cannot be written.
+	ErrNoRoom = errors.New("no room in the cache")
+	// ErrClosed: the cache was closed.
+	ErrClosed = errors.New("cache closed")
+)
+
+const (
+	dataSuffix     = ".data"
+	manifestSuffix = ".manifest"
+	pinSuffix      = ".pin"
+)
+
+// A Source is where an entry gets what it lacks. It must not be bound to one
+// request: fills outlive the request that began them.
+type Source interface {
+	// Manifest returns the encoded origin.Manifest of the digest.
+	Manifest(ctx context.Context) ([]byte, error)
+	// Open returns n bytes from byte offset off, as origin.Store.Open does. It
+	// is called again with a later off to resume.
+	Open(ctx context.Context, off, n int64) (*origin.Object, error)
+	// Local returns the path of a file of this machine that holds exactly the
+	// bytes, or "".
+	Local() string
+}
+
+// Options configure a Cache. Only Dir is required.
+type Options struct {
+	// Dir holds the entries. It is made if missing and belongs to one Cache
+	// of one process at a time.
+	Dir string
+	// Budget bounds the disk use of Dir in bytes; 0 means 1 GiB.
+	Budget int64
+	// MinFree is the free space, in bytes, that the file system of Dir keeps:
+	// below it the budget counts as reached. 0 means none.
+	MinFree int64
+	// VerifyAlways hashes every chunk on every read, instead of once after it
+	// was fetched, after a start and by scrub. It costs 0.6 CPU-s/GiB and
+	// sendfile, and sees bytes that rot while the process runs.
+	VerifyAlways bool
+	// CopyLocal copies what a local file store already has on this file
+	// system. Without it such files are served in place, verified like all
+	// else: a second copy on the same disk would only cost space.
+	CopyLocal bool
+	// OpenFiles bounds the idle descriptors kept open; 0 means 512.
+	OpenFiles int
+	// FillMemory bounds the bytes of all fills under way; 0 means 32 MiB.
+	FillMemory int64
+	// Stall is how long an origin may take for 64 KiB before the fill asks
+	// anew; 0 means 10 s.
+	Stall time.Duration
+	// ScrubRate is the pace of the background scrub in bytes per second, 0
+	// means 16 MiB/s; ScrubEvery the time from one pass to the next, 0 means
+	// a week, and less than 0 means never.
+	ScrubRate  int64
+	ScrubEvery time.Duration
+	// Policy decides what goes first: "s3fifo" (or "") or "lru".
+	Policy string
+	// Log gets damage and trouble with the disk; nil means slog.Default().
+	Log *slog.Logger
+}
+
+// A Cache is safe for concurrent use.
+type Cache struct {
+	dir        string
+	dev        uint64 // of dir
+	budget     int64
+	minFree    int64
+	always     bool
+	copyLocal  bool
+	stall      time.Duration
+	scrubRate  int64
+	scrubEvery time.Duration
+	log        *slog.Logger
+	lock       *os.File // dir, flocked
+	files      descriptors
+	fillMemory *semaphore.Weighted
+	fillSize   int64
+	zeros      []byte // one smallest chunk of zeros, never written to
+	buffers    sync.Pool
+
+	ctx    context.Context // ends at Close, and with it every flight
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // flights
+
+	counters   counters
+	complained atomic.Int64 // Unix nanoseconds, see writeFailed
+
+	// Under entriesMu: which entries there are. Nothing is done while it is
+	// held but looking up, adding and removing.
+	entriesMu sync.RWMutex
+	entries   map[origin.Digest]*entry
+	closed    bool // no entry and no flight begins any more
+
+	// Under budgetMu: bytes of disk, and what may go. It is the innermost
+	// lock, and never held during I/O.
+	budgetMu  sync.Mutex
+	used      int64 // reserved included
+	reserved  int64
+	policy    policy
+	cold      []*entry // found at Open, not used since, the oldest first
+	freeAt    time.Time
+	freeBytes int64 // of the file system, at freeAt
+}
+
+type counters struct {
+	flights                                atomic.Int64
+	hit, miss, zero, filled, evicted       atomic.Int64
+	verified, damaged, corrupt, uncached   atomic.Int64
+	lostFiles, stalls, fillErrors, noWrite atomic.Int64
+}
+
+// Open opens the cache in o.Dir. It looks at names and sizes only: entries are
+// read when they are used.
+func Open(o Options) (*Cache, error) {
+	c := &Cache{
+		dir: o.Dir, budget: o.Budget, minFree: o.MinFree,
+		always: o.VerifyAlways, copyLocal: o.CopyLocal,
+		stall: o.Stall, scrubRate: o.ScrubRate, scrubEvery: o.ScrubEvery,
+		fillSize: o.FillMemory,
+		log:      o.Log,
+		zeros:    make([]byte, origin.MinChunkSize),
+		entries:  make(map[origin.Digest]*entry),
+	}
+	setDefault(&c.budget, 1<<30)
+	setDefault(&c.fillSize, 32<<20)
+	setDefault(&c.stall, 10*time.Second)
+	setDefault(&c.scrubRate, 16<<20)
+	setDefault(&c.scrubEvery, 7*24*time.Hour)
+	if c.log == nil {
+		c.log = slog.Default()
+	}
+	c.buffers.New = func() any { b := make([]byte, origin.MinChunkSize); return &b }
+	c.fillMemory = semaphore.NewWeighted(c.fillSize)
+	idle := o.OpenFiles
+	setDefault(&idle, 512)
+	c.files.init(idle)
+	switch o.Policy {
+	case "", "s3fifo":
+		c.policy = newS3FIFO(int(c.budget / (origin.MinChunkSize * chunksPerExtent)))
+	case "lru":
+		c.policy = newLRU()
+	default:
+		return nil, fmt.Errorf("cache policy %q is neither s3fifo nor lru", o.Policy)
+	}
+	if err := c.lockDir(); err != nil {
+		return nil, err
+	}
+	if err := c.scanDir(); err != nil {
+		c.lock.Close()
+		return nil, err
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	return c, nil
+}
+
+func setDefault[T ~int | ~int64](v *T, to T) {
+	if *v == 0 {
+		*v = to
+	}
+}
+
+// lockDir takes the directory for this process and sees that its file system
+// can do what eviction needs.
+func (c *Cache) lockDir() error {
+	if err := os.MkdirAll(c.dir, 0o700); err != nil {
+		return fmt.Errorf("cache directory: %w", err)
+	}
+	d, err := os.Open(c.dir)
+	if err != nil {
+		return fmt.Errorf("cache directory: %w", err)
+	}
+	var st unix.Stat_t
+	if err = unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		err = fmt.Errorf("cache directory %s is in use by another process: %w", c.dir, err)
+	} else if err = unix.Fstat(int(d.Fd()), &st); err == nil {
+		err = canPunch(c.dir)
+	}
+	if err != nil {
+		d.Close()
+		return err
+	}
+	c.lock, c.dev = d, uint64(st.Dev)
+	return nil
+}
+
+// canPunch tries to punch a hole. A directory that cannot be written at all is
+// no reason to refuse: the cache then passes everything through.
+func canPunch(dir string) error {
+	f, err := os.CreateTemp(dir, "probe")
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	defer os.Remove(f.Name())
+	if _, err := f.WriteAt(make([]byte, 8192), 0); err != nil {
+		return nil
+	}
+	if err := punch(f, 0, 4096); errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return fmt.Errorf("cache directory %s: its file system cannot punch holes, which eviction needs: %w", dir, err)
+	}
+	return nil
+}
+
+// scanDir finds the entries that are on disk.
+func (c *Cache) scanDir() error {
+	names, err := os.ReadDir(c.dir)
+	if err != nil {
+		return fmt.Errorf("cache directory: %w", err)
+	}
+	for _, de := range names {
+		suffix := filepath.Ext(de.Name())
+		digest, err := origin.ParseDigest(strings.TrimSuffix(de.Name(), suffix))
+		if err != nil {
+			if strings.HasPrefix(de.Name(), "probe") {
+				os.Remove(filepath.Join(c.dir, de.Name())) // of a start that was killed
+			}
+			continue
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(filepath.Join(c.dir, de.Name()), &st); err != nil {
+			continue // gone already
+		}
+		e := c.entries[digest]
+		if e == nil {
+			e = c.newEntry(digest)
+			c.entries[digest] = e
+		}
+		e.coldBytes += st.Blocks * 512
+		switch suffix {
+		case dataSuffix:
+			e.size = st.Size
+			e.changed, e.coldData = time.Unix(st.Mtim.Unix()), true
+		case pinSuffix:
+			e.pinned.Store(true)
+		}
+	}
+	for _, e := range c.entries {
+		c.used += e.coldBytes
+		c.cold = append(c.cold, e)
+	}
+	slices.SortFunc(c.cold, func(a, b *entry) int { return a.changed.Compare(b.changed) })
+	return nil
+}
+
+// Run scrubs in the background until ctx ends. It returns nil then.
+func (c *Cache) Run(ctx context.Context) error { return c.scrubForever(ctx) }
+
+// Close ends all fills, waits for them and closes every file. Readers must have
+// been closed before.
+func (c *Cache) Close() error {
+	c.entriesMu.Lock()
+	c.closed = true
+	c.entriesMu.Unlock()
+	c.cancel()
+	c.wg.Wait()
+	c.files.close()
+	return c.lock.Close()
+}
+
+// Get returns a Reader on the data named digest, of size bytes. It reads no data
+// and asks the source for nothing but a missing manifest. The caller closes it.
+func (c *Cache) Get(ctx context.Context, digest origin.Digest, size int64, src Source) (*Reader, error) {
+	e, err := c.entry(digest)
+	if err != nil {
+		return nil, err
+	}
+	df, err := e.open(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	e = df.e // another one, if it was dropped just now
+	if e.size != size {
+		return nil, fmt.Errorf("open %s: the record says %d bytes and the manifest %d: %w", digest, size, e.size, ErrCorrupt)
+	}
+	e.lastUsed.Store(time.Now().UnixNano())
+	return &Reader{c: c, e: e, df: df, src: src, extent: -1, sumsOf: -1}, nil
+}
+
+// entry returns the entry of digest, made if there is none.
+func (c *Cache) entry(digest origin.Digest) (*entry, error) {
+	c.entriesMu.RLock()
+	e, closed := c.entries[digest], c.closed
+	c.entriesMu.RUnlock()
+	if e != nil && !closed {
+		return e, nil
+	}
+	if _, err := origin.ParseDigest(string(digest)); err != nil {
+		return nil, err
+	}
+	c.entriesMu.Lock()
+	defer c.entriesMu.Unlock()
+	if c.closed {
+		return nil, ErrClosed
+	}
+	if e = c.entries[digest]; e == nil {
+		e = c.newEntry(digest)
+		c.entries[digest] = e
+	}
+	return e, nil
+}
+
+// known returns the entry of digest or ErrNotCached.
+func (c *Cache) known(digest origin.Digest) (*entry, error) {
+	c.entriesMu.RLock()
+	defer c.entriesMu.RUnlock()
+	if e := c.entries[digest]; e != nil {
+		return e, nil
+	}
+	return nil, fmt.Errorf("%s: %w", digest, ErrNotCached)
+}
+
+// all returns the entries in the order of their digests.
+func (c *Cache) all() []*entry {
+	c.entriesMu.RLock()
+	list := make([]*entry, 0, len(c.entries))
+	for _, e := range c.entries {
+		list = append(list, e)
+	}
+	c.entriesMu.RUnlock()
+	sort.Slice(list, func(i, j int) bool { return list[i].digest < list[j].digest })
+	return list
+}
+
+// EntryInfo describes one entry.
+type EntryInfo struct {
+	Digest   origin.Digest
+	Size     int64     // of the data, in bytes
+	Zero     int64     // of these, known to be zeros; -1 while unknown: not used since the start
+	Stored   int64     // bytes on disk
+	Verified int64     // bytes that were verified since the start
+	Pinned   bool      // never evicted
+	Local    bool      // served in place from a file of the origin: nothing is stored
+	LastUsed time.Time // zero: not since the start
+}
+
+// List describes all entries, by digest.
+func (c *Cache) List() []EntryInfo {
+	list := []EntryInfo{}
+	for _, e := range c.all() {
+		list = append(list, e.info())
+	}
+	return list
+}
+
+// Entry describes one. ErrNotCached if there is none.
+func (c *Cache) Entry(digest origin.Digest) (EntryInfo, error) {
+	e, err := c.known(digest)
+	if err != nil {
+		return EntryInfo{}, err
+	}
+	return e.info(), nil
+}
+
+// Warm fetches and verifies all that is missing. progress, if not nil, is called
+// now and then, from the calling goroutine, with bytes done and in all. ErrNoRoom
+// if the data cannot be kept.
+func (c *Cache) Warm(ctx context.Context, digest origin.Digest, size int64, src Source, progress func(done, total int64)) error {
+	r, err := c.Get(ctx, digest, size, src)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return r.warm(ctx, progress)
+}
+
+// Pin keeps the entry's bytes from eviction, now and after a restart; it makes
+// the entry if there is none.
+func (c *Cache) Pin(ctx context.Context, digest origin.Digest, size int64, src Source) error {
+	r, err := c.Get(ctx, digest, size, src)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	f, err := os.OpenFile(r.e.path(pinSuffix), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("pin %s: %w", digest, err)
+	}
+	f.Close()
+	c.setPinned(r.e, true)
+	return nil
+}
+
+// Unpin is its inverse. ErrNotCached if there is no entry.
+func (c *Cache) Unpin(digest origin.Digest) error {
+	e, err := c.known(digest)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(e.path(pinSuffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("unpin %s: %w", digest, err)
+	}
+	c.setPinned(e, false)
+	return nil
+}
+
+// Drop forgets the entry, pinned or not, and frees its space; readers at work
+// end right. ErrNotCached if there is none.
+func (c *Cache) Drop(digest origin.Digest) error {
+	e, err := c.known(digest)
+	if err != nil {
+		return err
+	}
+	return e.drop()
+}
+
+// Stats are counters since the start and gauges of now.
+type Stats struct {
+	Budget, Used       int64 // bytes of disk
+	Reserved           int64 // of Used: promised to fills under way
+	Entries            int
+	Flights            int   // fills under way
+	HitBytes           int64 // sent without waiting for a fill
+	MissBytes          int64 // sent after waiting for one
+	ZeroBytes          int64 // of HitBytes: known to be zeros
+	FilledBytes        int64 // received from origins, whatever became of them
+	VerifiedChunks     int64 // hashed and found right, from origin or disk
+	DamagedChunks      int64 // on disk, found wrong
+	CorruptChunks      int64 // from the origin, found wrong
+	EvictedBytes       int64
+	UncachedBytes      int64 // passed through for want of room
+	LostFiles          int64 // data files and manifests changed, cut or removed under us
+	Stalls, FillErrors int64
+	WriteErrors        int64 // of the disk
+}
+
+// Stats returns a snapshot.
+func (c *Cache) Stats() Stats {
+	n := &c.counters
+	s := Stats{
+		Budget: c.budget, Flights: int(n.flights.Load()),
+		HitBytes: n.hit.Load(), MissBytes: n.miss.Load(), ZeroBytes: n.zero.Load(),
+		FilledBytes: n.filled.Load(), VerifiedChunks: n.verified.Load(),
+		DamagedChunks: n.damaged.Load(), CorruptChunks: n.corrupt.Load(),
+		EvictedBytes: n.evicted.Load(), UncachedBytes: n.uncached.Load(),
+		LostFiles: n.lostFiles.Load(), Stalls: n.stalls.Load(),
+		FillErrors: n.fillErrors.Load(), WriteErrors: n.noWrite.Load(),
+	}
+	c.budgetMu.Lock()
+	s.Used, s.Reserved = c.used, c.reserved
+	c.budgetMu.Unlock()
+	c.entriesMu.RLock()
+	s.Entries = len(c.entries)
+	c.entriesMu.RUnlock()
+	return s
+}

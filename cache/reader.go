@@ -1,0 +1,346 @@
+package cache
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math/bits"
+	"os"
+	"time"
+)
+
+// ahead is how many extents a long read keeps in flight, its own included.
+const ahead = 3
+
+// A Reader serves one request. It is not safe for concurrent use.
+type Reader struct {
+	c   *Cache
+	e   *entry
+	df  *dataFile
+	src Source
+
+	file   *os.File // this reader's alone; nil until it is needed
+	extent int      // pinned, or -1
+	here   uint64   // chunks of it that were there when the reader came
+	buf    []byte   // for Options.VerifyAlways, like the next two
+	sums   []byte
+	sumsOf int // extent
+
+	passed  []byte // a chunk that could not be kept, and which it is
+	passedI int
+	joined  bool // the last wait was for somebody else's flight
+}
+
+// An Outcome says what a read found.
+type Outcome struct {
+	Chunks    int  // of the range
+	Present   int  // of these, here already, or known to be zeros
+	Collapsed bool // the first missing chunk was being fetched already for somebody else
+	Stored    bool // what is fetched will be kept
+}
+
+// Probe says how many of the chunks of n bytes from off are here. It asks
+// nobody and waits for nothing.
+func (r *Reader) Probe(off, n int64) Outcome {
+	o := Outcome{Stored: r.df.keeps()}
+	if n <= 0 {
+		return o
+	}
+	i, end := int(off/r.e.chunk), int((off+n-1)/r.e.chunk)+1
+	o.Chunks = end - i
+	for i < end {
+		x := i / chunksPerExtent
+		mask := span(i, end)
+		o.Present += bits.OnesCount64(mask & (r.df.extents[x].have.Load() | r.e.zero[x]))
+		i = min((x+1)*chunksPerExtent, end)
+	}
+	return o
+}
+
+// Ready waits until the byte at off can be sent, and says what it found in the
+// n bytes from there. Errors are the source's, ErrCorrupt, ErrClosed or ctx's.
+func (r *Reader) Ready(ctx context.Context, off, n int64) (Outcome, error) {
+	o := r.Probe(off, n)
+	if n <= 0 {
+		return o, nil
+	}
+	chunk, err := r.prepare(ctx, off, n)
+	o.Collapsed = r.joined
+	if chunk != nil {
+		o.Stored = false
+	}
+	return o, err
+}
+
+// Send writes n bytes from offset off to w, each verified, fetching what is
+// missing, and returns how many it wrote. What is on disk goes by io.Copy from
+// an *io.LimitedReader over an *os.File, which a *net.TCPConn turns into
+// sendfile.
+func (r *Reader) Send(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
+	sent := int64(0)
+	for idle := 0; sent < n; {
+		at, left := off+sent, n-sent
+		chunk, err := r.prepare(ctx, at, left)
+		if err != nil {
+			return sent, err
+		}
+		k, err := r.sendRun(w, at, left, chunk)
+		sent += k
+		if err != nil {
+			return sent, err
+		}
+		if k > 0 {
+			idle = 0
+		} else if idle++; idle > attempts {
+			return sent, fmt.Errorf("%s keeps changing: %w", r.df.path, ErrNoRoom)
+		}
+	}
+	return sent, nil
+}
+
+// Close ends the request.
+func (r *Reader) Close() error {
+	r.leave()
+	return nil
+}
+
+// leave gives back what the reader holds of its data file.
+func (r *Reader) leave() {
+	if r.extent >= 0 {
+		r.df.extents[r.extent].unpin()
+		r.extent = -1
+	}
+	r.df.put(r.file)
+	r.file = nil
+}
+
+// prepare makes the chunk at off sendable: from memory, if it returns one, else
+// from the data file or, for known zeros, from nowhere.
+func (r *Reader) prepare(ctx context.Context, off, n int64) ([]byte, error) {
+	e := r.e
+	i, end := int(off/e.chunk), int((off+n-1)/e.chunk)+1
+	for range attempts {
+		if err := r.enter(ctx, i/chunksPerExtent); err != nil {
+			return nil, err
+		}
+		x := &r.df.extents[r.extent]
+		if x.missing(1<<(i%chunksPerExtent)) == 0 {
+			r.lookAhead(i, end)
+			return nil, nil
+		}
+		if r.passed != nil && r.passedI == i {
+			return r.passed, nil
+		}
+		end = r.guess(i, end)
+		r.lookAhead(i, end)
+		chunk, joined, err := e.wait(ctx, r.df, r.src, i, end)
+		r.joined = joined
+		if err == nil {
+			r.passed, r.passedI = chunk, i
+			return chunk, nil
+		}
+		if !errors.Is(err, errLost) {
+			return nil, err
+		}
+		r.leave()
+	}
+	return nil, fmt.Errorf("%s keeps changing: %w", r.df.path, ErrNoRoom)
+}
+
+// enter pins extent x of a data file that is still the one it was.
+func (r *Reader) enter(ctx context.Context, x int) error {
+	fate := r.df.fate.Load()
+	if r.extent == x && fate != lost {
+		return nil
+	}
+	df := r.df
+	if fate != dropped || r.file == nil {
+		var err error
+		if df, err = r.e.open(ctx, r.src); err != nil {
+			return err
+		}
+	}
+	if df != r.df {
+		r.leave()
+		r.e, r.df = df.e, df // also another entry, if it was dropped and made anew
+	} else if r.extent >= 0 {
+		df.extents[r.extent].unpin()
+	}
+	r.extent = x
+	to := &df.extents[x]
+	to.pin()
+	r.here = to.have.Load()
+	r.c.policy.touch(to)
+	return nil
+}
+
+// lookAhead begins to fetch what a long read will want next.
+func (r *Reader) lookAhead(i, end int) {
+	if r.passed != nil { // there is no room to keep what would come
+		return
+	}
+	for k := 1; k < ahead; k++ {
+		next := (i/chunksPerExtent + k) * chunksPerExtent
+		if next >= end {
+			return
+		}
+		r.e.fetchAhead(r.df, &r.df.extents[next/chunksPerExtent], r.src, span(next, end))
+	}
+}
+
+// sendRun writes from off on as much as is of one kind: a chunk in memory, known
+// zeros, or verified bytes of the data file.
+func (r *Reader) sendRun(w io.Writer, off, n int64, chunk []byte) (int64, error) {
+	e := r.e
+	i := int(off / e.chunk)
+	inChunk := off - int64(i)*e.chunk
+	if chunk != nil {
+		k, err := w.Write(chunk[inChunk:min(inChunk+n, int64(len(chunk)))])
+		r.c.counters.miss.Add(int64(k))
+		return int64(k), err
+	}
+	bit := i % chunksPerExtent
+	x := &r.df.extents[r.extent]
+	zero := e.zero[r.extent]
+	if zero&(1<<bit) != 0 {
+		k, err := r.sendZeros(w, min(n, r.runBytes(i, zero)-inChunk))
+		r.c.counters.hit.Add(k)
+		r.c.counters.zero.Add(k)
+		return k, err
+	}
+	if r.c.always {
+		return r.sendChecked(w, i, inChunk, n)
+	}
+	run := x.ok.Load() &^ zero
+	if r.here&(1<<bit) != 0 {
+		run &= r.here
+	} else {
+		run &^= r.here
+	}
+	k, err := r.sendFile(w, off, min(n, r.runBytes(i, run)-inChunk))
+	r.count(bit, k)
+	return k, err
+}
+
+// count counts n bytes sent, as a hit if their chunk was there from the first.
+func (r *Reader) count(bit int, n int64) {
+	if r.here&(1<<bit) != 0 {
+		r.c.counters.hit.Add(n)
+	} else {
+		r.c.counters.miss.Add(n)
+	}
+}
+
+// runBytes returns the bytes of chunk i and of those after it in its extent
+// whose bits are set in mask. The bit of i may have been cleared just now: then
+// it is none.
+func (r *Reader) runBytes(i int, mask uint64) int64 {
+	n := bits.TrailingZeros64(^(mask >> (i % chunksPerExtent)))
+	return max(0, min(int64(n)*r.e.chunk, r.e.size-int64(i)*r.e.chunk))
+}
+
+func (r *Reader) sendZeros(w io.Writer, n int64) (sent int64, err error) {
+	for sent < n {
+		k, err := w.Write(r.c.zeros[:min(n-sent, int64(len(r.c.zeros)))])
+		sent += int64(k)
+		if err != nil {
+			return sent, err
+		}
+	}
+	return sent, nil
+}
+
+// open gets this reader a descriptor of its own.
+func (r *Reader) open() error {
+	if r.file != nil {
+		return nil
+	}
+	f, err := r.df.file()
+	if err != nil {
+		if !r.df.same() {
+			return errLost
+		}
+		return err
+	}
+	r.file = f
+	return nil
+}
+
+// sendFile writes n verified bytes of the data file from off on. Fewer, without
+// an error, means that the file was cut: the caller comes back and finds out.
+func (r *Reader) sendFile(w io.Writer, off, n int64) (int64, error) {
+	if n <= 0 {
+		return 0, nil
+	}
+	if err := r.open(); err != nil {
+		if errors.Is(err, errLost) {
+			r.leave() // the next enter finds out
+			return 0, nil
+		}
+		return 0, fmt.Errorf("read %s: %w", r.df.path, err)
+	}
+	if _, err := r.file.Seek(off, io.SeekStart); err != nil {
+		return 0, fmt.Errorf("read %s: %w", r.df.path, err)
+	}
+	sent, err := io.Copy(w, &io.LimitedReader{R: r.file, N: n})
+	if err == nil && sent < n {
+		r.leave() // and look again which file this is
+	}
+	return sent, err
+}
+
+// sendChecked writes from one chunk after hashing it, for Options.VerifyAlways.
+func (r *Reader) sendChecked(w io.Writer, i int, inChunk, n int64) (int64, error) {
+	e, x, bit := r.e, &r.df.extents[r.extent], uint64(1)<<(i%chunksPerExtent)
+	if int64(len(r.buf)) < e.chunk {
+		r.buf = make([]byte, e.chunk)
+	}
+	buf := r.buf[:e.chunkLen(i)]
+	if r.sumsOf != x.index {
+		sums, err := e.sums(r.c.ctx, x.index, r.src)
+		if err != nil {
+			return 0, err
+		}
+		r.sums, r.sumsOf = sums, x.index
+	}
+	if r.open() == nil && r.df.readChunk(r.file, i, buf) == nil && sha256.Sum256(buf) == sum(r.sums, i) {
+		k, err := w.Write(buf[inChunk:min(inChunk+n, int64(len(buf)))])
+		r.count(i%chunksPerExtent, int64(k))
+		return int64(k), err
+	}
+	if x.ok.Load()&bit != 0 {
+		x.forget(bit)
+		r.c.counters.damaged.Add(1)
+		r.c.log.Warn("a chunk on disk was damaged", "digest", e.digest, "chunk", i, "file", r.df.path)
+	}
+	r.leave()
+	return 0, nil
+}
+
+// warm makes every chunk sendable in turn.
+func (r *Reader) warm(ctx context.Context, progress func(done, total int64)) error {
+	last := time.Now()
+	for i := range r.e.chunks {
+		off := int64(i) * r.e.chunk
+		chunk, err := r.prepare(ctx, off, r.e.size-off)
+		if err != nil {
+			return err
+		}
+		if chunk != nil {
+			return fmt.Errorf("warm %s: chunk %d: %w", r.e.digest, i, ErrNoRoom)
+		}
+		if progress != nil && time.Since(last) > 200*time.Millisecond {
+			last = time.Now()
+			progress(off, r.e.size)
+		}
+	}
+	if o := r.Probe(0, r.e.size); o.Present < o.Chunks {
+		return fmt.Errorf("warm %s: %d of %d chunks were evicted for others: %w", r.e.digest, o.Chunks-o.Present, o.Chunks, ErrNoRoom)
+	}
+	if progress != nil {
+		progress(r.e.size, r.e.size)
+	}
+	return nil
+}
