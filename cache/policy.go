@@ -119,26 +119,30 @@ func (p *s3fifo) remove(x *extent) { p.of(x).remove(x) }
 
 func (p *s3fifo) victim() *extent {
 	// Each extent moves at most once to main and is passed maxFreq times there.
-	for tries := (maxFreq + 2) * (p.small.len + p.main.len); tries > 0; tries-- {
-		fromSmall := p.main.len == 0 || p.small.len*smallShare > p.small.len+p.main.len
-		q := &p.main
-		if fromSmall && p.small.len > 0 {
-			q = &p.small
-		}
-		x := q.tail
-		if x == nil {
+	// A queue in which so many were pinned in a row has nothing to give.
+	pinnedSmall, pinnedMain := 0, 0
+	for tries := (maxFreq + 3) * (p.small.len + p.main.len); tries > 0; tries-- {
+		small, main := pinnedSmall < p.small.len, pinnedMain < p.main.len
+		q, pinned := &p.main, &pinnedMain
+		if small && (!main || p.small.len*smallShare > p.small.len+p.main.len) {
+			q, pinned = &p.small, &pinnedSmall
+		} else if !main {
 			return nil
 		}
+		x := q.tail
 		q.remove(x)
 		switch n := x.freq.Load(); {
 		case q == &p.small && n > 1:
 			x.freq.Store(0)
 			p.main.push(x)
+			*pinned = 0
 		case q == &p.main && n > 0:
 			x.freq.Store(n - 1)
 			p.main.push(x)
+			*pinned = 0
 		case !shut(x):
 			q.push(x)
+			*pinned++
 		default:
 			if q == &p.small {
 				p.ghosts.Add(ghostOf(x), struct{}{})

@@ -1,0 +1,124 @@
+package api
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"hash"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"nearsight/origin"
+)
+
+// An uploadBody reads the body of an upload. It counts, so that a body that
+// comes in chunks is held to the same bounds as one that says its length, and
+// it waits only so long for the next byte. It belongs to one goroutine at a
+// time.
+type uploadBody struct {
+	r     io.Reader
+	rc    *http.ResponseController
+	stall time.Duration
+	plan  uploadPlan
+	hash  hash.Hash // SHA-256, or nil when nobody asked
+
+	n   int64 // bytes read
+	err error // why reading failed, nil at the proper end; a statusError can be answered
+}
+
+func newUploadBody(w http.ResponseWriter, r *http.Request, plan uploadPlan, stall time.Duration) *uploadBody {
+	b := &uploadBody{r: r.Body, rc: http.NewResponseController(w), stall: stall, plan: plan}
+	if plan.digests.sha256 != nil {
+		b.hash = sha256.New()
+	}
+	return b
+}
+
+// Read implements io.Reader.
+func (b *uploadBody) Read(p []byte) (int, error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	b.rc.SetReadDeadline(time.Now().Add(b.stall)) // not all writers can; those are not sockets
+	n, err := b.r.Read(p)
+	b.n += int64(n)
+	switch {
+	case b.plan.limit >= 0 && b.n > b.plan.limit:
+		b.err = tooLarge(b.plan.limit)
+	case b.plan.size >= 0 && b.n > b.plan.size:
+		b.err = sizeMismatch(b.n, b.plan.size)
+	case err == io.EOF:
+		// From here on the server watches the connection, and a deadline that
+		// passes would look like a client that left.
+		b.rc.SetReadDeadline(time.Time{})
+		if b.plan.size >= 0 && b.n != b.plan.size {
+			b.err = sizeMismatch(b.n, b.plan.size)
+		}
+	case isTimeout(err):
+		b.err = refuse(http.StatusRequestTimeout, "no data came for %v", b.stall)
+	default:
+		b.err = err
+	}
+	if b.err != nil {
+		return 0, b.err
+	}
+	if b.hash != nil {
+		b.hash.Write(p[:n])
+	}
+	return n, err
+}
+
+func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
+
+// digests are the sums that a client sent with its data, nil where it sent none.
+type digests struct{ sha256, sha512 []byte }
+
+// parseDigests reads Repr-Digest and Content-Digest (RFC 9530). Data comes
+// without a content coding, so the two are about the same bytes. Algorithms
+// other than SHA-256 and SHA-512 are passed over; what cannot be read, or
+// contradicts itself, is refused, since its sender wanted a check.
+func parseDigests(h http.Header) (digests, error) {
+	var d digests
+	for _, field := range []string{"Repr-Digest", "Content-Digest"} {
+		for item := range strings.SplitSeq(strings.Join(h.Values(field), ","), ",") {
+			if item = strings.Trim(item, " \t"); item == "" {
+				continue
+			}
+			algorithm, value, _ := strings.Cut(item, "=")
+			sum, size := &d.sha256, sha256.Size
+			switch algorithm {
+			case "sha-256":
+			case "sha-512":
+				sum, size = &d.sha512, 64
+			default:
+				continue
+			}
+			value, _, _ = strings.Cut(value, ";")
+			encoded, ok := strings.CutPrefix(value, ":")
+			encoded, ok2 := strings.CutSuffix(encoded, ":")
+			raw, err := base64.StdEncoding.DecodeString(encoded)
+			if !ok || !ok2 || err != nil || len(raw) != size {
+				return d, refuse(http.StatusBadRequest, "%s: %.80q is no %s digest", field, item, algorithm)
+			}
+			if *sum != nil && !bytes.Equal(*sum, raw) {
+				return d, refuse(http.StatusBadRequest, "there are two %s digests", algorithm)
+			}
+			*sum = raw
+		}
+	}
+	return d, nil
+}
+
+// check compares the digests with those of the data that came.
+func (d digests) check(body *uploadBody, sum origin.Summary) error {
+	if d.sha256 != nil && !bytes.Equal(d.sha256, body.hash.Sum(nil)) ||
+		d.sha512 != nil && hex.EncodeToString(d.sha512) != sum.SHA512 {
+		return refuse(http.StatusBadRequest, "the data does not have the digest that was sent with it")
+	}
+	return nil
+}

@@ -1,0 +1,149 @@
+package api
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// Whatever strangers write, the answer is theirs or a refusal: no panic, and
+// nothing that blames the server.
+
+func (g *rig) neverFails(w *httptest.ResponseRecorder) {
+	g.Helper()
+	if w.Code >= 500 || w.Code < 200 {
+		g.Errorf("status %d: %s", w.Code, w.Body)
+	}
+	if w.Header().Get("Content-Type") == "application/json" && w.Code < 300 {
+		decode(g, w)
+	}
+}
+
+func FuzzPatch(f *testing.F) {
+	g := newRig(f)
+	for _, seed := range []string{
+		`[]`, `[{"op":"add","path":"/x","value":"y"}]`, `[{"op":"remove","path":"/x"}]`, `[{"op":"replace","path":"/name","value":null}]`,
+		`[{"add":"/x","value":"y"}]`, `[{"replace":"/tags","value":["a"]}]`, `[{"remove":"/locations/0"}]`, `[{"op":"replace","path":"/min_ram","value":1e9}]`,
+		`[{"op":"add","path":"/~0~1","value":"\ud800"}]`, `[{"op":"replace","path":"/disk_format","value":"raw"}]`, `{`, `[[[[`, `[null]`, "[{\"op\":\"\xff\"}]",
+	} {
+		f.Add(true, seed)
+		f.Add(false, seed)
+	}
+	g.create(`"id":"` + id1 + `","x":"y"`)
+	f.Fuzz(func(t *testing.T, old bool, body string) {
+		g.TB = t
+		form := v21
+		if old {
+			form = v20
+		}
+		g.neverFails(g.do("PATCH /v2/images/"+id1, body, form))
+		g.neverFails(g.want(200, "GET /v2/images/"+id1, ""))
+	})
+}
+
+func FuzzCreate(f *testing.F) {
+	g := newRig(f)
+	for _, seed := range []string{
+		`{}`, `{"name":"n","tags":["a","a"],"min_ram":5}`, `{"id":"` + id1 + `"}`, `{"visibility":"public","protected":true,"os_hidden":false}`,
+		`{"disk_format":"raw","container_format":null}`, `{"kernel_id":null}`, `{"a":"\u0000"}`, `{"min_disk":1e400}`, `[`, `null`, `{"x":"\ud800\udc00"}`,
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, body string) {
+		g.TB = t
+		w := g.do("POST /v2/images", body)
+		g.neverFails(w)
+		if w.Code == http.StatusCreated {
+			target := strings.TrimPrefix(w.Header().Get("Location"), "http://example.com")
+			if show := g.want(200, "GET "+target, ""); show.Body.String() != w.Body.String() {
+				t.Errorf("created %s, shown %s", w.Body, show.Body)
+			}
+			if img := decode(g, w); img["protected"] == true {
+				return
+			}
+			g.want(204, "DELETE "+target, "")
+		}
+	})
+}
+
+func FuzzList(f *testing.F) {
+	g := newRig(f)
+	g.create(`"name":"n","tags":["a"],"x":"y"`)
+	for _, seed := range []string{
+		"", "limit=1&marker=" + id1, `name=in:a,"b\",c"`, "created_at=gt:2026-01-02T03:04:05Z", "sort=name:asc,size", "sort_key=id&sort_dir=asc&sort_key=size",
+		"tag=a&tag=b", "x=y", "size_min=-1&size_max=99999999999999999999", "os_hidden=TRUE", "%zz", "a=%00", ";=;", "created_at=0001-01-01T00:00:00%2B23:59",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, query string) {
+		r := httptest.NewRequest("GET", "/v2/images", nil)
+		r.URL.RawQuery = query
+		w := httptest.NewRecorder()
+		g.ServeHTTP(w, r)
+		g.TB = t
+		g.neverFails(w)
+		if w.Code != http.StatusOK {
+			return
+		}
+		// The first page leads to itself.
+		first, _ := decode(g, w)["first"].(string)
+		r.URL.RawQuery = strings.TrimPrefix(strings.TrimPrefix(first, "/v2/images"), "?")
+		again := httptest.NewRecorder()
+		g.ServeHTTP(again, r)
+		if again.Code != http.StatusOK || decode(g, again)["first"] != first {
+			t.Errorf("first page %q: status %d, %s", first, again.Code, again.Body)
+		}
+	})
+}
+
+func FuzzAccept(f *testing.F) {
+	g := newRig(f)
+	for _, seed := range []string{
+		"", "*/*", "application/json", "application/json, */*", "text/html;q=0.5, application/problem+json", ";;q=,/,", "a/b;q=NaN", "application/json;q=1e-400",
+		"application/vnd.openstack.images-v2", "application/vnd.openstack.images-v2.9", "application/vnd.openstack.images-",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, accept string) {
+		g.TB = t
+		w := g.do("GET /v2/images/"+absent, "", "Accept: "+accept)
+		if w.Code != 404 {
+			t.Errorf("status %d", w.Code)
+		}
+		contentType := w.Header().Get("Content-Type")
+		switch contentType {
+		case "text/plain; charset=UTF-8", "text/html; charset=UTF-8", "application/json":
+		case "application/problem+json":
+			if !strings.Contains(strings.ToLower(accept), "application/problem+json") {
+				t.Errorf("%q got a problem document", accept)
+			}
+		default:
+			t.Errorf("Content-Type %q", contentType)
+		}
+		g.neverFails(g.do("GET /images/"+absent, "", "Accept: "+accept))
+	})
+}
+
+func FuzzDigests(f *testing.F) {
+	for _, seed := range []string{"", "sha-256=:AA==:", "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:;a=1, md5=x", "sha-512=::", "=,=,=:", `sha-256=":,"`} {
+		f.Add(seed, "")
+	}
+	f.Fuzz(func(t *testing.T, repr, content string) {
+		d, err := parseDigests(http.Header{"Repr-Digest": {repr}, "Content-Digest": {content}})
+		if err == nil && (len(d.sha256)|32 != 32 || len(d.sha512)|64 != 64) {
+			t.Errorf("digests of %d and %d bytes", len(d.sha256), len(d.sha512))
+		}
+	})
+}
+
+func FuzzEntityTags(f *testing.F) {
+	f.Add(`"m-1"`, true)
+	f.Add(`W/"m-1", "a,b"`, false)
+	f.Add(`*`, true)
+	f.Fuzz(func(t *testing.T, line string, weak bool) {
+		if anyTag([]string{line}, `"m-1"`, weak) && strings.TrimSpace(line) != "*" && !strings.Contains(line, `"m-1"`) {
+			t.Errorf("%q matches", line)
+		}
+	})
+}

@@ -1,0 +1,39 @@
+package api
+
+import (
+	"context"
+
+	"github.com/gin-gonic/gin"
+
+	"nearsight/registry"
+)
+
+// show answers GET and HEAD of an image record.
+func (a *API) show(c *gin.Context) {
+	if hasBody(c.Request) {
+		a.fail(c, errUnwantedBody)
+		return
+	}
+	img, err := a.image(c.Request.Context(), c.Param("id"))
+	if err != nil {
+		a.fail(c, err)
+		return
+	}
+	a.writeDocument(c, imageDocument(img))
+}
+
+// imageDocument returns the JSON document of an image.
+func imageDocument(img *registry.Image) document {
+	d := newDocument(appendImage(make([]byte, 0, 1024), img))
+	d.open = img.Visibility == registry.Public
+	d.key = img.ID
+	return d
+}
+
+// image returns the image that a path names. What is no id names no image.
+func (a *API) image(ctx context.Context, id string) (*registry.Image, error) {
+	if !registry.ValidID(id) {
+		return nil, registry.ErrNotFound
+	}
+	return a.images.Get(ctx, id)
+}
