@@ -39,6 +39,13 @@ func (c *Cache) reserve(n int64) bool {
 	return true
 }
 
+// spend turns a reservation into disk use.
+func (c *Cache) spend(n int64) {
+	c.budgetMu.Lock()
+	c.reserved -= n
+	c.budgetMu.Unlock()
+}
+
 // limit is the budget, or less where the file system is short of space. The
 // caller holds budgetMu.
 func (c *Cache) limit() int64 {

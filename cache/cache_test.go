@@ -161,7 +161,11 @@ func TestAMissFetchesOnceAndTheNextReadAsksNobody(t *testing.T) {
 	if im.Opens.Load() != opens || im.manifests.Load() != 1 {
 		t.Errorf("a hit asked the origin")
 	}
+	settle(c)
 	s := c.Stats()
+	if s.Reserved != 0 || s.Used < diskUse(t, c.dir) || s.Used > diskUse(t, c.dir)+64<<10 {
+		t.Errorf("%d bytes counted and %d of them reserved, %d on disk", s.Used, s.Reserved, diskUse(t, c.dir))
+	}
 	if s.FilledBytes != bytes || s.MissBytes != bytes || s.HitBytes < im.size() {
 		t.Errorf("stats %+v", s)
 	}

@@ -193,7 +193,9 @@ func (e *entry) keepManifest(encoded []byte, onDisk bool) {
 		want := roundUp(int64(len(encoded))) + blockSize
 		if onDisk {
 			e.c.claim(want)
-		} else if !e.c.reserve(want) {
+		} else if e.c.reserve(want) {
+			e.c.spend(want)
+		} else {
 			e.manifest = encoded
 			return
 		}
