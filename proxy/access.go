@@ -1,0 +1,163 @@
+package proxy
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"nearsight/origin"
+	"nearsight/registry"
+)
+
+// maxLogged bounds what a client wrote in an access record, in bytes.
+const maxLogged = 256
+
+// An exchange is the writer of one answer and what the access record will say
+// about it. gin's own writer stands before it and hides ReadFrom; whoever sends
+// image data writes to the exchange itself.
+type exchange struct {
+	http.ResponseWriter
+	status int   // 0 before the header
+	bytes  int64 // of the body
+
+	// Set by handlers, for the record.
+	route  string // the pattern, "" for requests that reached none
+	image  string // id
+	digest origin.Digest
+	found  string // hit, miss or partial: what the cache had of the data
+	err    error  // why the answer is not the one that was asked for
+}
+
+// exchangeOf returns the exchange that w writes to.
+func exchangeOf(w http.ResponseWriter) *exchange {
+	for {
+		if x, ok := w.(*exchange); ok {
+			return x
+		}
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return &exchange{ResponseWriter: w} // of nobody's record
+		}
+		w = u.Unwrap()
+	}
+}
+
+func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+func (x *exchange) WriteHeader(status int) {
+	if x.status == 0 && status >= 200 {
+		x.status = status
+	}
+	x.ResponseWriter.WriteHeader(status)
+}
+
+func (x *exchange) Write(b []byte) (int, error) {
+	x.begun()
+	n, err := x.ResponseWriter.Write(b)
+	x.bytes += int64(n)
+	return n, err
+}
+
+// ReadFrom implements io.ReaderFrom. net/http's writer makes a sendfile of it.
+func (x *exchange) ReadFrom(src io.Reader) (n int64, err error) {
+	x.begun()
+	if to, ok := x.ResponseWriter.(io.ReaderFrom); ok {
+		n, err = to.ReadFrom(src)
+	} else {
+		n, err = io.Copy(onlyWriter{x.ResponseWriter}, src)
+	}
+	x.bytes += n
+	return n, err
+}
+
+func (x *exchange) begun() {
+	if x.status == 0 {
+		x.status = http.StatusOK
+	}
+}
+
+// Flush implements http.Flusher.
+func (x *exchange) Flush() {
+	x.begun()
+	http.NewResponseController(x.ResponseWriter).Flush() // a writer that cannot has nothing held back
+}
+
+// observe writes one access record for every request to next, and counts it.
+func (p *Proxy) observe(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		x := &exchange{ResponseWriter: w}
+		p.metrics.inFlight.Inc()
+		whole := false
+		defer func() {
+			p.metrics.inFlight.Dec()
+			dur := time.Since(start)
+			p.metrics.count(r.Method, x, dur, !whole)
+			p.logAccess(r, x, dur, !whole)
+		}()
+		next.ServeHTTP(x, r)
+		x.begun() // nothing written is an empty 200
+		whole = true
+	})
+}
+
+// logAccess writes the record of one request. The query is left out, because
+// credentials may stand there.
+func (p *Proxy) logAccess(r *http.Request, x *exchange, dur time.Duration, aborted bool) {
+	level := slog.LevelInfo
+	if x.status >= 500 {
+		level = slog.LevelWarn
+	}
+	ctx := r.Context()
+	if !p.log.Enabled(ctx, level) {
+		return
+	}
+	attrs := make([]slog.Attr, 0, 16)
+	attrs = append(attrs,
+		slog.String("method", clip(r.Method)),
+		slog.String("path", clip(r.URL.Path)),
+		slog.Int("status", x.status),
+		slog.Int64("bytes", x.bytes),
+		slog.Duration("dur", dur),
+		slog.String("remote", r.RemoteAddr),
+		slog.String("request_id", x.Header().Get("X-Openstack-Request-Id")),
+	)
+	for _, a := range []struct{ key, value string }{
+		{"route", x.route},
+		{"image", x.image},
+		{"digest", string(x.digest)},
+		{"range", strings.Join(r.Header["Range"], ", ")},
+		{"cache", x.found},
+	} {
+		if a.value != "" {
+			attrs = append(attrs, slog.String(a.key, clip(a.value)))
+		}
+	}
+	if aborted {
+		attrs = append(attrs, slog.Bool("aborted", true))
+	}
+	if x.err != nil {
+		attrs = append(attrs, slog.Any("err", x.err))
+	}
+	p.log.LogAttrs(ctx, level, "request", attrs...)
+}
+
+func clip(s string) string {
+	if len(s) > maxLogged {
+		return s[:maxLogged] + "..."
+	}
+	return s
+}
+
+// noteRoute is gin middleware that tells the record where a request went.
+func noteRoute(c *gin.Context) {
+	x := exchangeOf(c.Writer)
+	x.route = c.FullPath()
+	if id := c.Param("id"); registry.ValidID(id) {
+		x.image = id
+	}
+}

@@ -1,0 +1,158 @@
+// Package proxy answers HTTP at the edge, out of cache and registry.
+//
+// It serves the data of images itself, verified and with the ranges and
+// conditions of RFC 9110, and puts package api's calls on the same engine. Its
+// memory of records (Records) and its cache are kept right by the registry's
+// events.
+//
+// The way of a download: proxy.go routes it, access.go records it, data.go
+// gathers what is needed, records.go knows the image, range.go decides the
+// status, header.go says what the data is, source.go fetches what the cache
+// lacks, conn.go carries it.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"nearsight/cache"
+	"nearsight/origin"
+	"nearsight/registry"
+	"nearsight/registry/api"
+)
+
+// maxForget is how many digests of deleted images may wait to be dropped from
+// the cache.
+const maxForget = 1024
+
+// Options say what a Proxy works on. Records, API, Cache and Store are required.
+type Options struct {
+	Records *Records
+	// API answers the calls about records. It should work on Records, and on
+	// Records.Uploads, so that it reads what it wrote.
+	API   *api.API
+	Cache *cache.Cache
+	// Store has the data of every location. It may be an origin.LocalStore.
+	Store origin.Store
+	// Log gets the access records; nil means slog.Default().
+	Log *slog.Logger
+	// Metrics is where the metrics are registered, once for a registry; nil
+	// means one of its own.
+	Metrics *prometheus.Registry
+	// Version is shown in the metrics; "" means "unknown".
+	Version string
+}
+
+// A Proxy is safe for concurrent use.
+type Proxy struct {
+	records  *Records
+	api      *api.API
+	cache    *cache.Cache
+	store    origin.Store
+	log      *slog.Logger
+	registry *prometheus.Registry
+	metrics  *metrics
+}
+
+// New returns a Proxy. It starts nothing. It panics if the metrics are
+// registered at o.Metrics already.
+func New(o Options) *Proxy {
+	p := &Proxy{records: o.Records, api: o.API, cache: o.Cache, store: o.Store, log: o.Log, registry: o.Metrics}
+	if p.log == nil {
+		p.log = slog.Default()
+	}
+	if p.registry == nil {
+		p.registry = prometheus.NewRegistry()
+	}
+	if o.Version == "" {
+		o.Version = "unknown"
+	}
+	p.metrics = newMetrics(p.registry, p.cache, o.Version)
+	return p
+}
+
+// Handler returns the handler of the API listener: the Images API, the data of
+// images, and the administration of the cache.
+func (p *Proxy) Handler() http.Handler {
+	gin.SetMode(gin.ReleaseMode) // gin has no other place for it; it only writes less
+	e := gin.New()               // no Recovery: it would make a whole answer of one cut short
+	e.Use(noteRoute, api.RequestID())
+	p.api.Register(e)
+	e.GET("/v2/images/:id/file", p.getData)
+	e.HEAD("/v2/images/:id/file", p.getData)
+	p.registerCache(e)
+	return p.observe(wellFormed(p.api.Wrap(e)))
+}
+
+// Run keeps records and cache right by the registry's events until ctx ends, and
+// returns nil then.
+func (p *Proxy) Run(ctx context.Context) error {
+	forget := make(chan origin.Digest, maxForget)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return p.records.Run(ctx, func(e registry.Event) {
+			if e.Kind != registry.EventDelete || e.Digest == "" {
+				return
+			}
+			select {
+			case forget <- e.Digest:
+			default: // it is never read again, and so among the first to be evicted
+			}
+		})
+	})
+	g.Go(func() error {
+		for {
+			select {
+			case digest := <-forget:
+				if err := p.dropUnowned(ctx, digest); err != nil && ctx.Err() == nil {
+					p.log.Warn("the data of a deleted image stays in the cache until it is evicted", "digest", digest, "err", err)
+				}
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})
+	return g.Wait()
+}
+
+// dropUnowned drops the data of the digest from the cache if no image has it.
+func (p *Proxy) dropUnowned(ctx context.Context, digest origin.Digest) error {
+	owners, err := p.imagesOf(ctx, []origin.Digest{digest})
+	if err != nil || len(owners) > 0 {
+		return err
+	}
+	if err := p.cache.Drop(digest); !errors.Is(err, cache.ErrNotCached) {
+		return err
+	}
+	return nil
+}
+
+// imagesOf returns the images with these data, by digest. digests should be few:
+// they stand in one query.
+func (p *Proxy) imagesOf(ctx context.Context, digests []origin.Digest) (map[origin.Digest][]*registry.Image, error) {
+	const page = 1000
+	found := make(map[origin.Digest][]*registry.Image)
+	for _, hidden := range []bool{false, true} { // a query sees one kind only
+		q := registry.Query{Digests: digests, Visibility: registry.AllVisibilities, Hidden: &hidden, Limit: page}
+		for {
+			images, err := p.records.List(ctx, q)
+			if err != nil {
+				return nil, err
+			}
+			for _, img := range images {
+				found[img.Digest] = append(found[img.Digest], img)
+			}
+			if len(images) < page {
+				break
+			}
+			q.Marker = images[page-1].ID
+		}
+	}
+	return found, nil
+}
