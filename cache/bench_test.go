@@ -78,7 +78,7 @@ func BenchmarkFill(b *testing.B) {
 func BenchmarkVerifyInPlace(b *testing.B) {
 	c := temp(b, Options{})
 	im := newImage(256*chunk, 42)
-	im.local = filepath.Join(c.dir, "origin")
+	im.local = filepath.Join(c.path, "origin")
 	if err := os.WriteFile(im.local, im.data, 0o600); err != nil {
 		b.Fatal(err)
 	}

@@ -1,6 +1,9 @@
 package cache
 
 import (
+	"errors"
+	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -8,10 +11,6 @@ import (
 
 // freeEvery is how long a reading of the file system's free space is good for.
 const freeEvery = time.Second
-
-// complainEvery is the time between two log records about a disk that cannot be
-// written: a full one would fill the log as well.
-const complainEvery = 10 * time.Second
 
 // reserve promises n bytes of disk to the caller, evicting what it must. It
 // reports false if nothing more can go: then the caller does without.
@@ -27,7 +26,7 @@ func (c *Cache) reserve(n int64) bool {
 	for c.used+n > c.limit() {
 		x := c.policy.victim()
 		c.budgetMu.Unlock()
-		if x != nil && !c.evict(x) || x == nil && !c.warmColdest() {
+		if x != nil && !c.evict(x) || x == nil && !c.openColdest() && !c.dropIdlest() {
 			return false
 		}
 		c.budgetMu.Lock()
@@ -49,10 +48,14 @@ func (c *Cache) spend(n int64) {
 // limit is the budget, or less where the file system is short of space. The
 // caller holds budgetMu.
 func (c *Cache) limit() int64 {
-	if c.minFree <= 0 || c.freeAt.IsZero() {
-		return c.budget
+	limit := c.budget
+	if c.minFree > 0 && !c.freeAt.IsZero() {
+		limit = min(limit, c.used+c.freeBytes-c.minFree)
 	}
-	return min(c.budget, c.used+c.freeBytes-c.minFree)
+	if !c.fullUntil.IsZero() && time.Now().Before(c.fullUntil) {
+		limit = min(limit, c.used) // something must go before anything comes
+	}
+	return limit
 }
 
 // readFree asks the file system for its free space, now and then.
@@ -65,7 +68,7 @@ func (c *Cache) readFree() {
 	fresh := now.Sub(c.freeAt) < freeEvery
 	c.budgetMu.Unlock()
 	var st unix.Statfs_t
-	if fresh || unix.Statfs(c.dir, &st) != nil {
+	if fresh || unix.Statfs(c.path, &st) != nil {
 		return
 	}
 	c.budgetMu.Lock()
@@ -115,8 +118,7 @@ func (c *Cache) evict(x *extent) bool {
 	if err != nil {
 		x.have.Store(have)
 		c.offer(x)
-		c.counters.noWrite.Add(1)
-		c.log.Warn("cannot evict", "digest", df.e.digest, "err", err)
+		c.writeFailed("punch a hole", err)
 		return false
 	}
 	n := df.e.charge(x.index, x.disk)
@@ -129,10 +131,10 @@ func (c *Cache) evict(x *extent) bool {
 
 func (df *dataFile) punchExtent(x *extent) error {
 	f, err := df.file()
+	if errors.Is(err, errLost) {
+		return nil // whoever took the file took its space too
+	}
 	if err != nil {
-		if !df.same() { // whoever took the file took its space too
-			return nil
-		}
 		return err
 	}
 	defer df.put(f)
@@ -140,13 +142,15 @@ func (df *dataFile) punchExtent(x *extent) error {
 	return punch(f, int64(x.index)*length, length)
 }
 
-// adopt charges a data file that was just attached, and offers its extents.
+// adopt puts a data file that was just attached into use: it charges it, and
+// offers its extents.
 func (c *Cache) adopt(df *dataFile) {
+	c.budgetMu.Lock()
+	defer c.budgetMu.Unlock()
+	df.e.data.Store(df)
 	if df.local {
 		return
 	}
-	c.budgetMu.Lock()
-	defer c.budgetMu.Unlock()
 	for i := range df.extents {
 		x := &df.extents[i]
 		c.used += df.e.charge(i, x.disk)
@@ -168,14 +172,13 @@ func (c *Cache) release(df *dataFile) {
 	}
 }
 
-// claim and unclaim count bytes that are in use whatever the budget says.
+// claim counts n bytes that are in use whatever the budget says, or -n that are
+// no longer.
 func (c *Cache) claim(n int64) {
 	c.budgetMu.Lock()
 	c.used += n
 	c.budgetMu.Unlock()
 }
-
-func (c *Cache) unclaim(n int64) { c.claim(-n) }
 
 // setPinned takes the extents of e out of the policy's reach, or puts them back.
 func (c *Cache) setPinned(e *entry, pinned bool) {
@@ -196,49 +199,105 @@ func (c *Cache) setPinned(e *entry, pinned bool) {
 	}
 }
 
-// warmUp takes e off the cold list: from now on its extents are counted one by
-// one. The caller holds e.turn.
-func (c *Cache) warmUp(e *entry) {
+// countExactly takes e off the cold list: what it has is counted one by one from
+// now on. The caller holds e.turn.
+func (c *Cache) countExactly(e *entry) {
 	c.budgetMu.Lock()
 	defer c.budgetMu.Unlock()
-	for i, f := range c.cold {
-		if f == e {
-			c.cold = append(c.cold[:i], c.cold[i+1:]...)
-			c.used -= e.coldBytes
-			return
-		}
+	if i := slices.Index(c.cold, e); i >= 0 {
+		c.cold = slices.Delete(c.cold, i, i+1)
+		c.used -= e.coldBytes
 	}
 }
 
-// warmColdest opens the entry that was not used since the start and is the
+// openColdest opens the entry that was not used since the start and is the
 // oldest on disk, so that its extents can go. One whose manifest is gone or
 // damaged goes as a whole. It reports false if there is none.
-func (c *Cache) warmColdest() bool {
+func (c *Cache) openColdest() bool {
 	c.budgetMu.Lock()
-	var e *entry
-	for _, f := range c.cold {
-		if !f.pinned.Load() {
-			e = f
-			break
-		}
-	}
+	cold := slices.Clone(c.cold)
 	c.budgetMu.Unlock()
-	if e == nil || c.ctx.Err() != nil {
-		return false
-	}
-	if e.coldData {
-		if _, err := e.open(c.ctx, noSource{}); err == nil {
+	for _, e := range cold {
+		if e.pinned.Load() || c.ctx.Err() != nil {
+			continue
+		}
+		err := os.ErrNotExist
+		if e.coldData {
+			_, err = e.open(c.ctx, noSource{})
+		}
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, ErrCorrupt) {
+			err = e.drop()
+		}
+		if err == nil {
 			return true
 		}
 	}
-	return e.drop() == nil
+	return false
 }
 
-// writeFailed counts, and now and then logs, that the disk could not be written.
+// dropIdlest drops the entry without data on disk that was not used for the
+// longest time: its manifest takes up space too. It reports false if there is
+// none.
+func (c *Cache) dropIdlest() bool {
+	var idlest *entry
+	for _, e := range c.all() {
+		if e.idle() && (idlest == nil || e.lastUsed.Load() < idlest.lastUsed.Load()) {
+			idlest = e
+		}
+	}
+	if idlest == nil {
+		return false
+	}
+	select {
+	case idlest.turn <- struct{}{}:
+	default:
+		return false
+	}
+	defer func() { <-idlest.turn }()
+	return idlest.dropNow() == nil
+}
+
+// idle says whether the entry takes up space for nothing.
+func (e *entry) idle() bool {
+	df := e.data.Load()
+	if df == nil || e.pinned.Load() {
+		return false
+	}
+	e.mu.Lock()
+	flying := len(e.flying)
+	e.mu.Unlock()
+	e.c.budgetMu.Lock()
+	defer e.c.budgetMu.Unlock()
+	for i := range df.extents {
+		if x := &df.extents[i]; x.disk != 0 || x.pins.Load() != 0 {
+			return false
+		}
+	}
+	return flying == 0
+}
+
+// writeFailed counts and reports that the disk could not be written. A full one
+// counts as a budget used up, for a while.
 func (c *Cache) writeFailed(what string, err error) {
 	c.counters.noWrite.Add(1)
-	now := time.Now().UnixNano()
-	if last := c.complained.Load(); now-last > int64(complainEvery) && c.complained.CompareAndSwap(last, now) {
-		c.log.Warn("the cache cannot write", "what", what, "err", err)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		c.budgetMu.Lock()
+		c.fullUntil = time.Now().Add(freeEvery)
+		c.budgetMu.Unlock()
+	}
+	c.complain("the cache cannot write", "what", what, "err", err)
+}
+
+// damaged counts and reports a chunk on disk that was found wrong.
+func (c *Cache) damaged(df *dataFile, i int) {
+	c.counters.damaged.Add(1)
+	c.complain("a chunk on disk was damaged", "digest", df.e.digest, "chunk", i, "file", df.path)
+}
+
+// complain logs a warning, unless there were many just now: a disk that fails
+// would fill the log as well. Counters tell of them all.
+func (c *Cache) complain(msg string, args ...any) {
+	if c.complaints.Allow() {
+		c.log.Warn(msg, args...)
 	}
 }

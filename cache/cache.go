@@ -27,7 +27,9 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/sync/singleflight"
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"nearsight/origin"
 )
@@ -101,8 +103,8 @@ type Options struct {
 
 // A Cache is safe for concurrent use.
 type Cache struct {
-	dir        string
-	dev        uint64 // of dir
+	path       string   // of the directory
+	dir        identity // of it
 	budget     int64
 	minFree    int64
 	always     bool
@@ -120,16 +122,18 @@ type Cache struct {
 
 	ctx    context.Context // ends at Close, and with it every flight
 	cancel context.CancelFunc
-	wg     sync.WaitGroup // flights
+	wg     sync.WaitGroup // flights, and calls that touch files
+	loads  singleflight.Group
 
 	counters   counters
-	complained atomic.Int64 // Unix nanoseconds, see writeFailed
+	complaints *rate.Limiter // see complain
+	inMemory   atomic.Int64  // bytes of manifests that the disk could not keep
 
 	// Under entriesMu: which entries there are. Nothing is done while it is
 	// held but looking up, adding and removing.
 	entriesMu sync.RWMutex
 	entries   map[origin.Digest]*entry
-	closed    bool // no entry and no flight begins any more
+	closed    bool // nothing begins any more
 
 	// Under budgetMu: bytes of disk, and what may go. It is the innermost
 	// lock, and never held during I/O.
@@ -137,7 +141,8 @@ type Cache struct {
 	used      int64 // reserved included
 	reserved  int64
 	policy    policy
-	cold      []*entry // found at Open, not used since, the oldest first
+	fullUntil time.Time // the disk had no room for what the budget allowed
+	cold      []*entry  // found at Open, not used since, the oldest first
 	freeAt    time.Time
 	freeBytes int64 // of the file system, at freeAt
 }
@@ -153,13 +158,14 @@ type counters struct {
 // read when they are used.
 func Open(o Options) (*Cache, error) {
 	c := &Cache{
-		dir: o.Dir, budget: o.Budget, minFree: o.MinFree,
+		path: o.Dir, budget: o.Budget, minFree: o.MinFree,
 		always: o.VerifyAlways, copyLocal: o.CopyLocal,
 		stall: o.Stall, scrubRate: o.ScrubRate, scrubEvery: o.ScrubEvery,
-		fillSize: o.FillMemory,
-		log:      o.Log,
-		zeros:    make([]byte, origin.MinChunkSize),
-		entries:  make(map[origin.Digest]*entry),
+		fillSize:   o.FillMemory,
+		complaints: rate.NewLimiter(1, 20),
+		log:        o.Log,
+		zeros:      make([]byte, origin.MinChunkSize),
+		entries:    make(map[origin.Digest]*entry),
 	}
 	setDefault(&c.budget, 1<<30)
 	setDefault(&c.fillSize, 32<<20)
@@ -202,24 +208,23 @@ func setDefault[T ~int | ~int64](v *T, to T) {
 // lockDir takes the directory for this process and sees that its file system
 // can do what eviction needs.
 func (c *Cache) lockDir() error {
-	if err := os.MkdirAll(c.dir, 0o700); err != nil {
+	if err := os.MkdirAll(c.path, 0o700); err != nil {
 		return fmt.Errorf("cache directory: %w", err)
 	}
-	d, err := os.Open(c.dir)
+	d, err := os.Open(c.path)
 	if err != nil {
 		return fmt.Errorf("cache directory: %w", err)
 	}
-	var st unix.Stat_t
 	if err = unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		err = fmt.Errorf("cache directory %s is in use by another process: %w", c.dir, err)
-	} else if err = unix.Fstat(int(d.Fd()), &st); err == nil {
-		err = canPunch(c.dir)
+		err = fmt.Errorf("cache directory %s is in use by another process: %w", c.path, err)
+	} else if c.dir, err = identify(d, "", false); err == nil {
+		err = canPunch(c.path)
 	}
 	if err != nil {
 		d.Close()
 		return err
 	}
-	c.lock, c.dev = d, uint64(st.Dev)
+	c.lock = d
 	return nil
 }
 
@@ -243,7 +248,7 @@ func canPunch(dir string) error {
 
 // scanDir finds the entries that are on disk.
 func (c *Cache) scanDir() error {
-	names, err := os.ReadDir(c.dir)
+	names, err := os.ReadDir(c.path)
 	if err != nil {
 		return fmt.Errorf("cache directory: %w", err)
 	}
@@ -252,12 +257,12 @@ func (c *Cache) scanDir() error {
 		digest, err := origin.ParseDigest(strings.TrimSuffix(de.Name(), suffix))
 		if err != nil {
 			if strings.HasPrefix(de.Name(), "probe") {
-				os.Remove(filepath.Join(c.dir, de.Name())) // of a start that was killed
+				os.Remove(filepath.Join(c.path, de.Name())) // of a start that was killed
 			}
 			continue
 		}
 		var st unix.Stat_t
-		if err := unix.Lstat(filepath.Join(c.dir, de.Name()), &st); err != nil {
+		if err := unix.Lstat(filepath.Join(c.path, de.Name()), &st); err != nil {
 			continue // gone already
 		}
 		e := c.entries[digest]
@@ -284,6 +289,18 @@ func (c *Cache) scanDir() error {
 
 // Run scrubs in the background until ctx ends. It returns nil then.
 func (c *Cache) Run(ctx context.Context) error { return c.scrubForever(ctx) }
+
+// begin counts a call that touches files, until the function it returns is
+// called. ErrClosed if the cache was closed.
+func (c *Cache) begin() (end func(), err error) {
+	c.entriesMu.RLock()
+	defer c.entriesMu.RUnlock()
+	if c.closed {
+		return nil, ErrClosed
+	}
+	c.wg.Add(1)
+	return c.wg.Done, nil
+}
 
 // Close ends all fills, waits for them and closes every file. Readers must have
 // been closed before.
@@ -411,13 +428,7 @@ func (c *Cache) Pin(ctx context.Context, digest origin.Digest, size int64, src S
 		return err
 	}
 	defer r.Close()
-	f, err := os.OpenFile(r.e.path(pinSuffix), os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("pin %s: %w", digest, err)
-	}
-	f.Close()
-	c.setPinned(r.e, true)
-	return nil
+	return r.e.pin()
 }
 
 // Unpin is its inverse. ErrNotCached if there is no entry.
@@ -426,11 +437,7 @@ func (c *Cache) Unpin(digest origin.Digest) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(e.path(pinSuffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("unpin %s: %w", digest, err)
-	}
-	c.setPinned(e, false)
-	return nil
+	return e.unpin()
 }
 
 // Drop forgets the entry, pinned or not, and frees its space; readers at work

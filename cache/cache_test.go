@@ -163,8 +163,8 @@ func TestAMissFetchesOnceAndTheNextReadAsksNobody(t *testing.T) {
 	}
 	settle(c)
 	s := c.Stats()
-	if s.Reserved != 0 || s.Used < diskUse(t, c.dir) || s.Used > diskUse(t, c.dir)+64<<10 {
-		t.Errorf("%d bytes counted and %d of them reserved, %d on disk", s.Used, s.Reserved, diskUse(t, c.dir))
+	if s.Reserved != 0 || s.Used < diskUse(t, c.path) || s.Used > diskUse(t, c.path)+64<<10 {
+		t.Errorf("%d bytes counted and %d of them reserved, %d on disk", s.Used, s.Reserved, diskUse(t, c.path))
 	}
 	if s.FilledBytes != bytes || s.MissBytes != bytes || s.HitBytes < im.size() {
 		t.Errorf("stats %+v", s)
@@ -233,7 +233,7 @@ func TestTheSameAnswersWhateverTheBudget(t *testing.T) {
 							t.Errorf("read %d at %d: wrong bytes or %v", n, off, err)
 							return
 						}
-						if used := diskUse(t, c.dir); used > max(o.Budget, 1<<30*b2i(o.Budget == 0)) {
+						if used := diskUse(t, c.path); used > max(o.Budget, 1<<30*b2i(o.Budget == 0)) {
 							t.Errorf("%d bytes on disk with a budget of %d", used, o.Budget)
 						}
 					}
@@ -404,7 +404,7 @@ func TestALocalFileIsServedInPlace(t *testing.T) {
 	if err != nil || !info.Local || info.Stored != 0 || im.Opens.Load() != 0 {
 		t.Errorf("%+v, %v, %d opens", info, err, im.Opens.Load())
 	}
-	if n := diskUse(t, c.dir); n > 64<<10 {
+	if n := diskUse(t, c.path); n > 64<<10 {
 		t.Errorf("%d bytes on disk", n)
 	}
 	t.Run("and when it rots, the bytes come from elsewhere, or not at all", func(t *testing.T) {
@@ -508,7 +508,7 @@ func TestAReaderAtWorkOutlivesADrop(t *testing.T) {
 
 func TestASecondCacheOnTheDirectoryIsRefused(t *testing.T) {
 	c := temp(t, Options{})
-	if d, err := Open(Options{Dir: c.dir}); err == nil {
+	if d, err := Open(Options{Dir: c.path}); err == nil {
 		d.Close()
 		t.Error("opened twice")
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -70,14 +71,15 @@ type dataFile struct {
 	none    bool // there is no file at all
 	id      identity
 	extents []extent
-	fate    atomic.Int32 // see retire
+	tried   atomic.Int64 // Unix nanoseconds, see usable
+	fate    atomic.Int32 // see entry.retire
 
 	evictMu sync.Mutex // held while one of the extents is evicted
 
 	idle []*os.File // under descriptors.mu
 }
 
-// The fates of a data file. A lost one is not what it was: nothing of it may be
+// The fates of a data file; see entry.retire. A lost one is not what it was: nothing of it may be
 // sent. A dropped one was removed by the cache itself: who has it open may go on.
 const (
 	live int32 = iota
@@ -85,25 +87,41 @@ const (
 	dropped
 )
 
-// retire ends the life of the data file; false if it had ended before.
-func (df *dataFile) retire(fate int32) bool { return df.fate.CompareAndSwap(live, fate) }
-
 // retired says whether the budget and the policy know it no more.
 func (df *dataFile) retired() bool { return df.fate.Load() != live }
 
-// identity tells a file from another one and from its own later state.
+// identity tells a file from another one and from its own later state. The birth
+// time tells it from one that was given the inode of a file that is gone.
 type identity struct {
-	dev, ino uint64
-	size     int64
-	mtime    unix.Timespec // of local files only: we never write to those
+	major, minor uint32
+	ino          uint64
+	size         int64
+	birth        unix.StatxTimestamp
+	mtime        unix.StatxTimestamp // of local files only: we never write to those
+	regular      bool
 }
 
-func identityOf(st *unix.Stat_t, local bool) identity {
-	id := identity{dev: uint64(st.Dev), ino: st.Ino, size: st.Size}
-	if local {
-		id.mtime = st.Mtim
+// identify looks at what path leads to, or with an empty path at descriptor f.
+func identify(f *os.File, path string, local bool) (identity, error) {
+	at, flags := unix.AT_FDCWD, unix.AT_SYMLINK_NOFOLLOW
+	if path == "" {
+		at, flags = int(f.Fd()), unix.AT_EMPTY_PATH
 	}
-	return id
+	var st unix.Statx_t
+	if err := unix.Statx(at, path, flags, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &st); err != nil {
+		return identity{}, err
+	}
+	id := identity{
+		major: st.Dev_major, minor: st.Dev_minor, ino: st.Ino, size: int64(st.Size),
+		regular: st.Mode&unix.S_IFMT == unix.S_IFREG,
+	}
+	if st.Mask&unix.STATX_BTIME != 0 {
+		id.birth = st.Btime
+	}
+	if local {
+		id.mtime = st.Mtime
+	}
+	return id, nil
 }
 
 // same looks whether the path still leads to the same file.
@@ -111,9 +129,33 @@ func (df *dataFile) same() bool {
 	if df.none {
 		return true
 	}
-	var st unix.Stat_t
-	err := unix.Lstat(df.path, &st)
-	return err == nil && identityOf(&st, df.local) == df.id
+	id, err := identify(nil, df.path, df.local)
+	return err == nil && id == df.id
+}
+
+// usable says whether the data file may be read on. One that could not be made or
+// written is looked at again now and then: its disk may have become better.
+func (df *dataFile) usable() bool {
+	if df.retired() || !df.same() {
+		return false
+	}
+	if !df.noWrite {
+		return true
+	}
+	now, last := time.Now().UnixNano(), df.tried.Load()
+	if last == writable {
+		return false
+	}
+	if now-last < int64(retryEvery) || !df.tried.CompareAndSwap(last, now) {
+		return true
+	}
+	f, err := openRegular(df.path, os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		return true
+	}
+	f.Close()
+	df.tried.Store(writable)
+	return false
 }
 
 // keeps says whether fills can store what they fetch.
@@ -121,14 +163,15 @@ func (df *dataFile) keeps() bool { return !df.local && !df.noWrite }
 
 // attachLocal makes a dataFile of a file of the origin, if it fits.
 func (e *entry) attachLocal(path string) *dataFile {
-	var st unix.Stat_t
-	if path == "" || e.c.copyLocal || unix.Lstat(path, &st) != nil ||
-		st.Mode&unix.S_IFMT != unix.S_IFREG || uint64(st.Dev) != e.c.dev || st.Size != e.size {
+	if path == "" || e.c.copyLocal {
+		return nil
+	}
+	id, err := identify(nil, path, true)
+	if err != nil || !id.regular || id.major != e.c.dir.major || id.minor != e.c.dir.minor || id.size != e.size {
 		return nil
 	}
 	df := e.newDataFile(path)
-	df.local = true
-	df.id = identityOf(&st, true)
+	df.local, df.id = true, id
 	for i := range df.extents {
 		df.extents[i].have.Store(e.mask(i))
 	}
@@ -138,8 +181,20 @@ func (e *entry) attachLocal(path string) *dataFile {
 // attachOwn makes a dataFile of the cache's own sparse file, which it creates if
 // there is none. It never fails: where the file cannot be written or made, what
 // is there is read and the rest passed through.
-func (e *entry) attachOwn() *dataFile {
+//
+// A file that an earlier dataFile of this entry had is not used again: somebody
+// may still be sending from it under that one's pins. It is removed first, or
+// else done without.
+func (e *entry) attachOwn(again bool) *dataFile {
 	df := e.newDataFile(e.path(dataSuffix))
+	df.tried.Store(time.Now().UnixNano())
+	if again {
+		if err := os.Remove(df.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			e.c.writeFailed("remove a data file", err)
+			df.none, df.noWrite = true, true
+			return df
+		}
+	}
 	f, err := openRegular(df.path, os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		df.noWrite = true
@@ -150,23 +205,20 @@ func (e *entry) attachOwn() *dataFile {
 		}
 	}
 	defer f.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	if fi, err := f.Stat(); err != nil || fi.Size() != e.size && !df.noWrite {
+		if err == nil {
+			err = f.Truncate(e.size)
+		}
+		if err != nil {
+			e.c.writeFailed("size a data file", err)
+			df.noWrite = true
+		}
+	}
+	if df.id, err = identify(f, "", false); err != nil {
 		df.none, df.noWrite = true, true
 		return df
 	}
-	if st.Size != e.size && !df.noWrite {
-		if err := f.Truncate(e.size); err != nil {
-			e.c.writeFailed("size a data file", err)
-			df.noWrite = true
-		} else {
-			st.Size = e.size
-		}
-	}
-	df.id = identityOf(&st, false)
-	if st.Blocks > 0 {
-		df.scan(f)
-	}
+	df.scan(f)
 	return df
 }
 
@@ -246,10 +298,11 @@ func (df *dataFile) readChunk(f *os.File, i int, buf []byte) error {
 }
 
 // file returns a descriptor of the data file for the caller alone, so that its
-// offset is the caller's too. The caller gives it back with put.
+// offset is the caller's too. The caller gives it back with put. errLost means
+// that the file is not the one it was; any other error that it cannot be opened.
 func (df *dataFile) file() (*os.File, error) {
 	if df.none {
-		return nil, fmt.Errorf("%s: %w", df.path, os.ErrNotExist)
+		return nil, fmt.Errorf("%s: %w", df.path, os.ErrPermission)
 	}
 	if f := df.e.c.files.take(df); f != nil {
 		return f, nil
@@ -259,15 +312,25 @@ func (df *dataFile) file() (*os.File, error) {
 		flag = os.O_RDONLY
 	}
 	f, err := openRegular(df.path, flag)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, errLost
+	}
 	if err != nil {
 		return nil, err
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil || identityOf(&st, df.local) != df.id {
+	// Asked in this order: a file that is made after this one was retired may
+	// have got its inode.
+	if id, err := identify(f, "", df.local); err != nil || id != df.id || df.retired() {
 		f.Close()
-		return nil, fmt.Errorf("%s is another file than before", df.path)
+		return nil, errLost
 	}
 	return f, nil
+}
+
+// keepsSize says whether the file that f is a descriptor of has its size yet.
+func (df *dataFile) keepsSize(f *os.File) bool {
+	id, err := identify(f, "", df.local)
+	return err == nil && id.size == df.id.size
 }
 
 // put gives a descriptor back; nil is fine.
@@ -300,6 +363,13 @@ func (e *entry) charge(x int, mask uint64) int64 {
 	}
 	return n + blockSize
 }
+
+// retryEvery is the time between two looks at a data file that could not be
+// written; writable in dataFile.tried says that the last one found that it can.
+const (
+	retryEvery = 10 * time.Second
+	writable   = -1
+)
 
 // digestWord is the part of a digest that the policy remembers extents by.
 func digestWord(d origin.Digest) uint64 {

@@ -49,7 +49,7 @@ func (d *descriptors) put(df *dataFile, f *os.File) {
 	if d.idle.Len() > d.max {
 		var of *dataFile
 		old, of, _ = d.idle.RemoveOldest()
-		of.forget(old)
+		of.unlist(old)
 	}
 	d.mu.Unlock()
 	if old != nil {
@@ -57,8 +57,8 @@ func (d *descriptors) put(df *dataFile, f *os.File) {
 	}
 }
 
-// forget takes f off the idle ones of df. The caller holds descriptors.mu.
-func (df *dataFile) forget(f *os.File) {
+// unlist takes f off the idle ones of df. The caller holds descriptors.mu.
+func (df *dataFile) unlist(f *os.File) {
 	for i, g := range df.idle {
 		if g == f {
 			df.idle = append(df.idle[:i], df.idle[i+1:]...)

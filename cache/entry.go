@@ -1,11 +1,13 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"io"
 	"math/bits"
 	"os"
 	"path/filepath"
@@ -34,8 +36,9 @@ type entry struct {
 	lastUsed atomic.Int64 // Unix nanoseconds, 0: not since the start
 	data     atomic.Pointer[dataFile]
 
-	// turn is held (it has one place) while the entry is opened, or its data
-	// file is replaced. It is a channel so that waiting ends with a context.
+	// turn is held (it has one place) while the entry gets its data file, is
+	// pinned or dropped: never while anybody is asked for anything. It is a
+	// channel so that waiting ends with a context.
 	turn chan struct{}
 	// What follows is set while holding turn, before data is.
 	size     int64 // of the data; at first that of the file that Open found
@@ -60,7 +63,7 @@ func (c *Cache) newEntry(digest origin.Digest) *entry {
 }
 
 func (e *entry) path(suffix string) string {
-	return filepath.Join(e.c.dir, string(e.digest)+suffix)
+	return filepath.Join(e.c.path, string(e.digest)+suffix)
 }
 
 // chunkLen returns the length of chunk i in bytes.
@@ -74,79 +77,160 @@ func (e *entry) mask(x int) uint64 {
 	return ^uint64(0)
 }
 
-// open returns the entry's data file. It reads the manifest at first use, and
-// looks each time whether the data file is still the one it was.
+// open returns the entry's data file, or that of the entry which took its place
+// when it was dropped. It reads the manifest at first use, and looks each time
+// whether the data file is still the one it was.
 func (e *entry) open(ctx context.Context, src Source) (*dataFile, error) {
-	if df := e.data.Load(); df != nil && !df.retired() && df.same() {
+	if df := e.data.Load(); df != nil && df.usable() {
 		return df, nil
 	}
-	select {
-	case e.turn <- struct{}{}:
-		defer func() { <-e.turn }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	end, err := e.c.begin()
+	if err != nil {
+		return nil, err
 	}
-	df := e.data.Load()
-	if df != nil && !df.retired() && df.same() {
-		return df, nil
-	}
-	if e.dropped { // between the look-up and now: begin anew
-		fresh, err := e.c.entry(e.digest)
-		if err != nil {
-			return nil, err
+	defer end()
+	for {
+		var encoded []byte
+		if e.data.Load() == nil {
+			if encoded, err = e.readManifest(ctx, src); err != nil {
+				e.forgetUnread()
+				return nil, fmt.Errorf("open %s: %w", e.digest, err)
+			}
 		}
-		return fresh.open(ctx, src)
-	}
-	if df == nil {
-		if err := e.load(ctx, src); err != nil {
+		df, err := e.attach(ctx, src, encoded)
+		if err != nil {
 			return nil, fmt.Errorf("open %s: %w", e.digest, err)
 		}
-	} else {
-		e.lose(df)
+		if df != nil {
+			return df, nil
+		}
+		if e, err = e.c.entry(e.digest); err != nil { // it was dropped
+			return nil, err
+		}
+	}
+}
+
+// lockTurn takes turn, or returns the error of ctx.
+func (e *entry) lockTurn(ctx context.Context) error {
+	select {
+	case e.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// attach gives the entry a data file if it has none that is usable. It returns
+// nil if the entry was dropped. encoded is needed at first use.
+func (e *entry) attach(ctx context.Context, src Source, encoded []byte) (*dataFile, error) {
+	if err := e.lockTurn(ctx); err != nil {
+		return nil, err
+	}
+	defer func() { <-e.turn }()
+	if e.dropped {
+		return nil, nil
+	}
+	old := e.data.Load()
+	switch {
+	case old == nil:
+		if err := e.load(encoded); err != nil {
+			return nil, err
+		}
+	case old.usable():
+		return old, nil
+	default:
+		e.lose(old)
 	}
 	if path := src.Local(); path != "" {
 		e.local = path
 	}
-	df = e.attachLocal(e.local)
+	df := e.attachLocal(e.local)
 	if df == nil {
-		df = e.attachOwn()
+		df = e.attachOwn(old != nil)
 	} else {
 		os.Remove(e.path(dataSuffix)) // of a time when it was copied
 	}
 	e.c.adopt(df)
-	e.data.Store(df)
 	return df, nil
 }
 
 // lose gives up a data file that is no longer what it was.
 func (e *entry) lose(df *dataFile) {
-	if !df.retire(lost) {
+	if !e.retire(df, lost) {
 		return
 	}
 	for i := range df.extents {
 		df.extents[i].ok.Store(0)
 	}
-	e.c.release(df)
-	e.c.files.drop(df)
+	if df.noWrite {
+		return // it is tried again, that is all
+	}
 	e.c.counters.lostFiles.Add(1)
-	e.c.log.Warn("a data file was changed by somebody else", "digest", e.digest, "file", df.path)
+	e.c.complain("a data file was changed by somebody else", "digest", e.digest, "file", df.path)
 }
 
-// load reads the manifest, from disk if it is there and right, else from the
-// source, and makes of it what is kept in memory. The caller holds turn.
-func (e *entry) load(ctx context.Context, src Source) error {
-	c := e.c
-	encoded, err := os.ReadFile(e.path(manifestSuffix))
-	onDisk := err == nil && origin.DigestOf(encoded) == e.digest
-	if !onDisk {
-		if err == nil {
-			c.counters.lostFiles.Add(1)
-			c.log.Warn("a manifest was damaged", "digest", e.digest, "file", e.path(manifestSuffix))
-		}
-		if encoded, err = e.fetchManifest(ctx, src); err != nil {
-			return err
-		}
+// retire ends the life of a data file and gives back what it held.
+func (e *entry) retire(df *dataFile, fate int32) bool {
+	if !df.fate.CompareAndSwap(live, fate) {
+		return false
 	}
+	e.c.release(df)
+	e.c.files.drop(df)
+	return true
+}
+
+// readManifest returns the encoded manifest, from disk if it is there and right,
+// else from the source. Those who ask at the same time share one answer.
+func (e *entry) readManifest(ctx context.Context, src Source) ([]byte, error) {
+	key := string(e.digest)
+	if _, local := src.(noSource); local {
+		key += " local" // its answer is good for nobody else
+	}
+	ch := e.c.loads.DoChan(key, func() (any, error) {
+		end, err := e.c.begin()
+		if err != nil {
+			return nil, err
+		}
+		defer end()
+		encoded, err := os.ReadFile(e.path(manifestSuffix))
+		if err == nil && origin.DigestOf(encoded) == e.digest {
+			return encoded, nil
+		}
+		if err == nil {
+			e.c.counters.lostFiles.Add(1)
+			e.c.complain("a manifest was damaged", "digest", e.digest)
+			err = ErrCorrupt
+		}
+		if key != string(e.digest) {
+			return nil, fmt.Errorf("manifest: %w", err)
+		}
+		return e.fetchManifest(e.c.ctx, src)
+	})
+	select {
+	case r := <-ch:
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		return r.Val.([]byte), nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// fetchManifest asks the source for the manifest and checks it.
+func (e *entry) fetchManifest(ctx context.Context, src Source) ([]byte, error) {
+	encoded, err := src.Manifest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if origin.DigestOf(encoded) != e.digest {
+		return nil, fmt.Errorf("manifest: %w", ErrCorrupt)
+	}
+	return encoded, nil
+}
+
+// load makes of the manifest what is kept in memory. The caller holds turn.
+func (e *entry) load(encoded []byte) error {
 	m, err := origin.DecodeManifest(encoded)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
@@ -168,46 +252,55 @@ func (e *entry) load(ctx context.Context, src Source) error {
 		to := min(from+chunksPerExtent*sha256.Size, len(m.Sums))
 		e.seal[x] = maphash.Bytes(e.seed, m.Sums[from:to])
 	}
-	c.warmUp(e) // its space is counted exactly from now on
-	e.keepManifest(encoded, onDisk)
+	e.c.countExactly(e)
+	e.keepManifest(encoded)
 	return nil
 }
 
-// fetchManifest asks the source for the manifest and checks it.
-func (e *entry) fetchManifest(ctx context.Context, src Source) ([]byte, error) {
-	encoded, err := src.Manifest(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if origin.DigestOf(encoded) != e.digest {
-		return nil, fmt.Errorf("manifest: %w", ErrCorrupt)
-	}
-	return encoded, nil
-}
-
 // keepManifest puts the manifest where sums will find it: on disk, or in memory
-// where the disk cannot keep it. A torn write is no harm: its digest tells.
-func (e *entry) keepManifest(encoded []byte, onDisk bool) {
-	e.manifest = nil
-	if e.overhead == 0 {
-		want := roundUp(int64(len(encoded))) + blockSize
-		if onDisk {
-			e.c.claim(want)
-		} else if e.c.reserve(want) {
-			e.c.spend(want)
-		} else {
-			e.manifest = encoded
+// where the disk cannot keep it. A torn write is no harm: its digest tells. The
+// caller holds turn.
+func (e *entry) keepManifest(encoded []byte) {
+	e.freeManifest()
+	c := e.c
+	if id, err := identify(nil, e.path(manifestSuffix), false); err == nil && id.regular && id.size == int64(len(encoded)) && e.overhead == 0 {
+		if onDisk, err := os.ReadFile(e.path(manifestSuffix)); err == nil && bytes.Equal(onDisk, encoded) {
+			e.overhead = roundUp(int64(len(encoded))) + blockSize
+			c.claim(e.overhead)
 			return
 		}
+	}
+	if e.overhead == 0 {
+		want := roundUp(int64(len(encoded))) + blockSize
+		if !c.reserve(want) {
+			e.holdManifest(encoded)
+			return
+		}
+		c.spend(want)
 		e.overhead = want
 	}
-	if onDisk {
+	if err := os.WriteFile(e.path(manifestSuffix), encoded, 0o600); err != nil {
+		c.writeFailed("write a manifest", err)
+		e.holdManifest(encoded)
+	}
+}
+
+// maxHeld bounds the bytes of all manifests in memory. One that has no place is
+// asked for each time.
+const maxHeld = 16 << 20
+
+func (e *entry) holdManifest(encoded []byte) {
+	n := int64(len(encoded))
+	if e.c.inMemory.Add(n) > maxHeld {
+		e.c.inMemory.Add(-n)
 		return
 	}
-	if err := os.WriteFile(e.path(manifestSuffix), encoded, 0o600); err != nil {
-		e.c.writeFailed("write a manifest", err)
-		e.manifest = encoded
-	}
+	e.manifest = encoded
+}
+
+func (e *entry) freeManifest() {
+	e.c.inMemory.Add(-int64(len(e.manifest)))
+	e.manifest = nil
 }
 
 // sums returns the SHA-256 of every chunk of extent x, 32 bytes each. Sums are
@@ -217,43 +310,43 @@ func (e *entry) keepManifest(encoded []byte, onDisk bool) {
 func (e *entry) sums(ctx context.Context, x int, src Source) ([]byte, error) {
 	n := bits.OnesCount64(e.mask(x)) * sha256.Size
 	off := manifestHeader + int64(x)*chunksPerExtent*sha256.Size
-	if b := e.storedSums(off, n); b != nil && maphash.Bytes(e.seed, b) == e.seal[x] {
+	b, err := e.storedSums(off, n)
+	if err == nil && maphash.Bytes(e.seed, b) == e.seal[x] {
 		return b, nil
 	}
-	if src == nil {
-		return nil, fmt.Errorf("manifest of %s: %w", e.digest, ErrNotCached)
+	damaged := err == nil || errors.Is(err, io.EOF) || errors.Is(err, os.ErrNotExist)
+	if damaged {
+		e.c.counters.lostFiles.Add(1)
+		e.c.complain("a manifest was damaged", "digest", e.digest)
 	}
-	e.c.counters.lostFiles.Add(1)
-	e.c.log.Warn("a manifest was damaged", "digest", e.digest, "file", e.path(manifestSuffix))
 	encoded, err := e.fetchManifest(ctx, src)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("manifest of %s: %w", e.digest, err)
 	}
-	e.turn <- struct{}{}
-	if !e.dropped {
-		e.keepManifest(encoded, false)
+	if damaged && e.lockTurn(ctx) == nil {
+		if !e.dropped {
+			e.keepManifest(encoded)
+		}
+		<-e.turn
 	}
-	<-e.turn
 	return encoded[off : off+int64(n)], nil
 }
 
-func (e *entry) storedSums(off int64, n int) []byte {
+func (e *entry) storedSums(off int64, n int) ([]byte, error) {
 	e.turn <- struct{}{}
 	kept := e.manifest
 	<-e.turn
 	if kept != nil {
-		return kept[off : off+int64(n)]
+		return kept[off : off+int64(n)], nil
 	}
 	f, err := openRegular(e.path(manifestSuffix), os.O_RDONLY)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	defer f.Close()
 	b := make([]byte, n)
-	if _, err := f.ReadAt(b, off); err != nil {
-		return nil
-	}
-	return b
+	_, err = f.ReadAt(b, off)
+	return b, err
 }
 
 // sum returns the sum of chunk i out of those of its extent.
@@ -261,14 +354,29 @@ func sum(sums []byte, i int) [sha256.Size]byte {
 	return [sha256.Size]byte(sums[i%chunksPerExtent*sha256.Size:])
 }
 
-// drop removes the entry and its files.
+// drop removes the entry and its files. Readers at work keep their descriptors
+// and what was verified.
 func (e *entry) drop() error {
+	end, err := e.c.begin()
+	if err != nil {
+		return err
+	}
+	defer end()
 	e.turn <- struct{}{}
 	defer func() { <-e.turn }()
+	return e.dropNow()
+}
+
+// dropNow is drop for who holds turn.
+func (e *entry) dropNow() error {
 	if e.dropped {
 		return fmt.Errorf("%s: %w", e.digest, ErrNotCached)
 	}
-	c := e.c
+	// First nobody may begin to use the file, then it goes, and only then may
+	// another entry make one of the same name.
+	if df := e.data.Load(); df != nil {
+		e.retire(df, dropped)
+	}
 	var errs []error
 	for _, suffix := range []string{dataSuffix, manifestSuffix, pinSuffix} {
 		if err := os.Remove(e.path(suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -278,17 +386,59 @@ func (e *entry) drop() error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("drop %s: %w", e.digest, err)
 	}
-	e.dropped = true
-	c.entriesMu.Lock()
-	delete(c.entries, e.digest)
-	c.entriesMu.Unlock()
-	if df := e.data.Load(); df != nil && df.retire(dropped) {
-		c.release(df) // readers at work keep their descriptors and their ok bits
-		c.files.drop(df)
-	}
-	c.warmUp(e)
-	c.unclaim(e.overhead)
+	e.c.countExactly(e)
+	e.c.claim(-e.overhead)
 	e.overhead = 0
+	e.freeManifest()
+	e.leaveMap()
+	return nil
+}
+
+// leaveMap lets the next user of the digest begin anew. The caller holds turn.
+func (e *entry) leaveMap() {
+	e.dropped = true
+	e.c.entriesMu.Lock()
+	delete(e.c.entries, e.digest)
+	e.c.entriesMu.Unlock()
+}
+
+// forgetUnread takes an entry out of the map that was never read and has nothing
+// on disk: a request for it failed.
+func (e *entry) forgetUnread() {
+	select {
+	case e.turn <- struct{}{}:
+	default:
+		return // somebody else is at it
+	}
+	defer func() { <-e.turn }()
+	if e.data.Load() == nil && e.coldBytes == 0 && !e.dropped {
+		e.leaveMap()
+	}
+}
+
+// pin does Cache.Pin for an entry that was opened.
+func (e *entry) pin() error {
+	e.turn <- struct{}{}
+	defer func() { <-e.turn }()
+	if e.dropped {
+		return fmt.Errorf("pin %s: %w", e.digest, ErrNotCached)
+	}
+	f, err := os.OpenFile(e.path(pinSuffix), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("pin %s: %w", e.digest, err)
+	}
+	e.c.setPinned(e, true)
+	return f.Close()
+}
+
+// unpin does Cache.Unpin.
+func (e *entry) unpin() error {
+	e.turn <- struct{}{}
+	defer func() { <-e.turn }()
+	if err := os.Remove(e.path(pinSuffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("unpin %s: %w", e.digest, err)
+	}
+	e.c.setPinned(e, false)
 	return nil
 }
 

@@ -41,7 +41,8 @@ type flight struct {
 	df    *dataFile
 	x     *extent
 	src   Source
-	ahead bool // begun before anybody asked
+	owner *Reader // who began it
+	held  bool    // memory for buf
 
 	// Under e.mu. Bits are chunks of the extent.
 	want    uint64                // still to do
@@ -63,8 +64,10 @@ type flight struct {
 // its ok bit was set; otherwise the slice is the chunk, verified but not kept. It
 // begins a flight for the missing chunks from i to before end if there is none.
 // The caller has pinned the extent.
-func (e *entry) wait(ctx context.Context, df *dataFile, src Source, i, end int) (chunk []byte, joined bool, err error) {
-	x, bit := &df.extents[i/chunksPerExtent], i%chunksPerExtent
+func (e *entry) wait(ctx context.Context, r *Reader, i, end int) (chunk []byte, joined bool, err error) {
+	df, bit := r.df, i%chunksPerExtent
+	x := &df.extents[i/chunksPerExtent]
+	foreign := 0 // failures of flights that others began
 	for first := true; ; first = false {
 		e.mu.Lock()
 		if x.missing(1<<bit) == 0 {
@@ -72,13 +75,17 @@ func (e *entry) wait(ctx context.Context, df *dataFile, src Source, i, end int) 
 			return nil, joined, nil
 		}
 		fl := e.flightOf(x, bit)
+		if fl != nil && fl.far(bit) {
+			fl.yield(span(i, end))
+			fl = nil
+		}
 		if fl == nil {
-			if fl = e.begin(df, x, src, span(i, end), false); fl == nil {
+			if fl = e.begin(r, x, span(i, end), false); fl == nil {
 				e.mu.Unlock()
 				return nil, joined, ErrClosed
 			}
 		} else if first {
-			joined = true
+			joined = fl.owner != r
 		}
 		done := fl.waiting[bit]
 		if done == nil {
@@ -97,13 +104,41 @@ func (e *entry) wait(ctx context.Context, df *dataFile, src Source, i, end int) 
 		if chunk != nil {
 			return chunk, joined, nil
 		}
-		if failed && !errors.Is(err, errAgain) {
-			return nil, joined, err
-		}
 		if df.fate.Load() == lost {
 			return nil, joined, errLost
 		}
+		if failed && !errors.Is(err, errAgain) {
+			// A flight of somebody else's may have failed for a chunk or by a
+			// source that is not this reader's: it tries for itself, once.
+			if foreign++; fl.owner == r || foreign > 1 || errors.Is(err, errLost) {
+				return nil, joined, err
+			}
+		}
 	}
+}
+
+// farAway is how many chunks a flight may have to do before one that somebody
+// waits for: a range waits for its own chunks, not for a fill that is on its way
+// there.
+const farAway = 4
+
+// yield leaves chunks to the flight that is begun next. Who waits for one of them
+// looks again and finds that one. The caller holds mu.
+func (fl *flight) yield(mask uint64) {
+	fl.want &^= mask
+	for bit, done := range fl.waiting {
+		if mask&(1<<bit) != 0 {
+			close(done)
+			delete(fl.waiting, bit)
+		}
+	}
+}
+
+// far says whether the flight has much to do before the chunk, and nobody waits
+// for that one yet. The caller holds mu.
+func (fl *flight) far(bit int) bool {
+	before := fl.want & (1<<bit - 1)
+	return bits.OnesCount64(before) > farAway && fl.waiting[bit] == nil
 }
 
 // span returns the bits of the chunks from i to before end in i's extent.
@@ -115,19 +150,22 @@ func span(i, end int) uint64 {
 
 // fetchAhead begins a flight for what is missing of mask in x, unless there is no
 // memory for one just now.
-func (e *entry) fetchAhead(df *dataFile, x *extent, src Source, mask uint64) {
+func (e *entry) fetchAhead(r *Reader, x *extent, mask uint64) {
+	df := r.df
 	if x.missing(mask) == 0 || !df.keeps() && x.have.Load()&mask == 0 {
 		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, fl := range e.flying[x.index] {
-		mask &^= fl.want
+		if fl.df == df {
+			mask &^= fl.want
+		}
 	}
 	if mask = x.missing(mask); mask == 0 || !e.c.fillMemory.TryAcquire(e.fillCost()) {
 		return
 	}
-	if e.begin(df, x, src, mask, true) == nil {
+	if e.begin(r, x, mask, true) == nil {
 		e.c.fillMemory.Release(e.fillCost())
 	}
 }
@@ -145,55 +183,85 @@ func (e *entry) flightOf(x *extent, bit int) *flight {
 	return nil
 }
 
-// begin starts a flight for those chunks in mask that are missing and not under
-// way already; nil if the cache was closed. The caller holds mu, and the memory
-// for it if ahead.
-func (e *entry) begin(df *dataFile, x *extent, src Source, mask uint64, ahead bool) *flight {
-	e.c.entriesMu.RLock()
-	defer e.c.entriesMu.RUnlock()
-	if e.c.closed {
+// begin starts a flight of r's for those chunks in mask that are missing and not under
+// way already; nil if the cache was closed. The caller holds mu. held says that
+// it holds the memory for the flight as well.
+func (e *entry) begin(r *Reader, x *extent, mask uint64, held bool) *flight {
+	end, err := e.c.begin()
+	if err != nil {
 		return nil
 	}
 	for _, fl := range e.flying[x.index] {
-		if fl.df == df {
+		if fl.df == x.df {
 			mask &^= fl.want
 		}
 	}
 	fl := &flight{
-		e: e, df: df, x: x, src: src, ahead: ahead,
+		e: e, df: x.df, x: x, src: r.src, owner: r, held: held,
 		want: x.missing(mask), waiting: make(map[int]chan struct{}),
 	}
 	e.flying[x.index] = append(e.flying[x.index], fl)
 	e.c.counters.flights.Add(1)
-	e.c.wg.Add(1)
-	go fl.run()
+	go func() {
+		defer end()
+		fl.run()
+	}()
 	return fl
 }
 
 // run deals with the wanted chunks in order.
 func (fl *flight) run() {
-	e, c := fl.e, fl.e.c
-	defer c.wg.Done()
+	c := fl.e.c
 	defer c.counters.flights.Add(-1)
-	if !fl.ahead {
-		if err := c.fillMemory.Acquire(c.ctx, e.fillCost()); err != nil {
-			fl.land(ErrClosed)
-			return
-		}
-	}
-	defer c.fillMemory.Release(e.fillCost())
-	if e.chunk == origin.MinChunkSize {
-		b := c.buffers.Get().(*[]byte)
-		defer c.buffers.Put(b)
-		fl.buf = *b
-	} else {
-		fl.buf = make([]byte, e.chunk)
-	}
 	fl.x.pin()
 	err := fl.work(c.ctx)
+	fl.give()
 	fl.df.put(fl.file)
 	fl.land(err)
 	fl.x.unpin()
+}
+
+// take gets the flight memory for one chunk, of which there is only so much for
+// all flights together; give gives it back. It is not held while an origin is
+// asked, so that one that does not answer holds up nobody else.
+func (fl *flight) take(ctx context.Context) error {
+	c := fl.e.c
+	if !fl.held {
+		if err := c.fillMemory.Acquire(ctx, fl.e.fillCost()); err != nil {
+			return err
+		}
+		fl.held = true
+	}
+	if fl.buf == nil {
+		fl.buf = c.buffer(fl.e.chunk)
+	}
+	return nil
+}
+
+func (fl *flight) give() {
+	c := fl.e.c
+	if fl.buf != nil {
+		c.unbuffer(fl.buf)
+		fl.buf = nil
+	}
+	if fl.held {
+		c.fillMemory.Release(fl.e.fillCost())
+		fl.held = false
+	}
+}
+
+// buffer returns n bytes of memory; unbuffer lets it be used again.
+func (c *Cache) buffer(n int64) []byte {
+	if n == origin.MinChunkSize {
+		return *c.buffers.Get().(*[]byte)
+	}
+	return make([]byte, n)
+}
+
+func (c *Cache) unbuffer(b []byte) {
+	if len(b) == origin.MinChunkSize {
+		c.buffers.Put(&b)
+	}
 }
 
 // land gives up what was not dealt with and ends the flight.
@@ -261,31 +329,42 @@ func (fl *flight) work(ctx context.Context) (err error) {
 	if fl.sums, err = e.sums(ctx, fl.x.index, fl.src); err != nil {
 		return err
 	}
-	if fl.file, err = fl.df.file(); err != nil && !fl.df.none {
-		if !fl.df.same() {
-			return errLost
-		}
+	if fl.file, err = fl.df.file(); errors.Is(err, errLost) {
+		return err
+	} else if err != nil && !fl.df.none {
 		e.c.writeFailed("open a data file", err)
 	}
-	todo := fl.want // only this goroutine takes bits from it
-	for todo != 0 {
+	for {
+		todo := fl.todo()
+		if todo == 0 {
+			return nil
+		}
 		bit := bits.TrailingZeros64(todo)
-		if fl.x.have.Load()&(1<<bit) != 0 && fl.verify(bit) {
-			todo &^= 1 << bit
-			continue
+		have := fl.x.have.Load()
+		if fl.file == nil {
+			have = 0 // whatever is there cannot be read
+		}
+		if have&(1<<bit) != 0 {
+			if err := fl.take(ctx); err != nil {
+				return err
+			}
+			if fl.verify(bit) {
+				continue
+			}
+			have = fl.x.have.Load()
 		}
 		// the run of chunks to fetch: up to the next that is here or not wanted
-		run := bits.TrailingZeros64(^(todo &^ fl.x.have.Load() >> bit))
-		n, err := fl.fetch(ctx, bit, run)
-		if err != nil {
+		if err := fl.fetch(ctx, bit, bits.TrailingZeros64(^(todo &^ have >> bit))); err != nil {
 			return err
 		}
-		todo &^= span(bit, bit+n)
-		if n < run {
-			return errAgain // passing through: chunk by chunk, as asked for
-		}
 	}
-	return nil
+}
+
+// todo returns the chunks still to be dealt with.
+func (fl *flight) todo() uint64 {
+	fl.e.mu.Lock()
+	defer fl.e.mu.Unlock()
+	return fl.want
 }
 
 // verify hashes a chunk that seems to be on disk. One that is damaged is
@@ -294,15 +373,14 @@ func (fl *flight) verify(bit int) bool {
 	c := fl.e.c
 	i := fl.x.index*chunksPerExtent + bit
 	buf := fl.buf[:fl.e.chunkLen(i)]
-	if fl.file != nil && fl.df.readChunk(fl.file, i, buf) == nil && sha256.Sum256(buf) == sum(fl.sums, i) {
+	if fl.df.readChunk(fl.file, i, buf) == nil && sha256.Sum256(buf) == sum(fl.sums, i) {
 		fl.x.ok.Or(1 << bit)
 		c.counters.verified.Add(1)
 		fl.settle(bit, nil)
 		return true
 	}
 	fl.x.forget(1 << bit)
-	c.counters.damaged.Add(1)
-	c.log.Warn("a chunk on disk was damaged", "digest", fl.e.digest, "chunk", i, "file", fl.df.path)
+	c.damaged(fl.df, i)
 	return false
 }
 
@@ -314,14 +392,15 @@ func (x *extent) forget(mask uint64) {
 	x.have.And(^mask)
 }
 
-// fetch brings run chunks from bit on, asking the source for all of them at
-// once. It asks again for the rest when a body breaks off. Where the chunks
-// cannot be kept it brings only the first, and reports how many it did.
-func (fl *flight) fetch(ctx context.Context, bit, run int) (int, error) {
-	e, c := fl.e, fl.e.c
+// fetch brings chunks from bit on, asking the source for run of them at once, and
+// again for the rest when a body breaks off. It ends early when somebody else has
+// taken the next one over. Where chunks cannot be kept it brings them one at a
+// time, for those who wait.
+func (fl *flight) fetch(ctx context.Context, bit, run int) error {
+	e := fl.e
 	if !fl.room(span(bit, bit+run)) {
 		if !fl.awaited(bit) {
-			return 0, errAgain
+			return errAgain
 		}
 		run = 1
 	}
@@ -330,22 +409,22 @@ func (fl *flight) fetch(ctx context.Context, bit, run int) (int, error) {
 	for done < run {
 		n, err := fl.fetchOnce(ctx, first+done, run-done)
 		done += n
-		if err == nil {
-			break
+		if err == nil || errors.Is(err, errAgain) || errors.Is(err, errLost) {
+			return err
 		}
 		if n > 0 {
 			failures = 0
 		}
 		failures++
 		if failures == attempts || ctx.Err() != nil || errors.Is(err, origin.ErrNotFound) || errors.Is(err, origin.ErrChanged) {
-			return done, fmt.Errorf("fetch chunk %d of %s: %w", first+done, e.digest, err)
+			return fmt.Errorf("fetch chunk %d of %s: %w", first+done, e.digest, err)
 		}
-		c.log.Warn("a fill asks again", "digest", e.digest, "chunk", first+done, "err", err)
+		e.c.complain("a fill asks again", "digest", e.digest, "chunk", first+done, "err", err)
 		if err := sleep(ctx, backoff<<failures/2+rand.N(backoff)); err != nil {
-			return done, err
+			return err
 		}
 	}
-	return done, nil
+	return nil
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -379,7 +458,8 @@ func (fl *flight) room(mask uint64) bool {
 }
 
 // fetchOnce asks the source once for run chunks from i on, and reports how many
-// came whole and right.
+// came whole and right. Fewer without an error means that the next one is somebody
+// else's.
 func (fl *flight) fetchOnce(ctx context.Context, i, run int) (done int, err error) {
 	e, c := fl.e, fl.e.c
 	off := int64(i) * e.chunk
@@ -396,6 +476,7 @@ func (fl *flight) fetchOnce(ctx context.Context, i, run int) (done int, err erro
 			err = errStall
 		}
 	}()
+	fl.give()
 	obj, err := fl.src.Open(ctx, off, want)
 	if err != nil {
 		return 0, err
@@ -407,8 +488,15 @@ func (fl *flight) fetchOnce(ctx context.Context, i, run int) (done int, err erro
 		return 0, fmt.Errorf("asked for %d bytes at %d of %d and was given %d at %d of %d: %w",
 			want, off, e.size, obj.Length, obj.Offset, obj.Size, origin.ErrUnavailable)
 	}
+	if err := fl.take(ctx); err != nil {
+		return 0, err
+	}
+	watch.Reset(c.stall) // waiting for memory was no fault of the origin's
 	body := &watched{r: obj.Body, watch: watch, stall: c.stall, c: c}
 	for ; done < run; done++ {
+		if fl.todo()&(1<<((i+done)%chunksPerExtent)) == 0 {
+			return done, nil // taken over
+		}
 		buf := fl.buf[:e.chunkLen(i+done)]
 		if _, err := io.ReadFull(body, buf); err != nil {
 			return done, fmt.Errorf("%w: %w", origin.ErrUnavailable, err)
@@ -418,7 +506,12 @@ func (fl *flight) fetchOnce(ctx context.Context, i, run int) (done int, err erro
 			return done, ErrCorrupt
 		}
 		c.counters.verified.Add(1)
-		fl.keep(i+done, buf)
+		if fl.file != nil && !fl.df.keepsSize(fl.file) {
+			return done, errLost // a write could make a cut file look whole
+		}
+		if !fl.keep(i+done, buf) && done+1 < run && !fl.awaited((i+done+1)%chunksPerExtent) {
+			return done + 1, errAgain // nobody would get what comes next
+		}
 	}
 	return done, nil
 }
@@ -443,8 +536,8 @@ func (w *watched) Read(p []byte) (int, error) {
 }
 
 // keep writes a verified chunk and lets it be sent. One that cannot be written is
-// passed from memory to those who wait for it now.
-func (fl *flight) keep(i int, buf []byte) {
+// passed from memory to those who wait for it now; keep reports false then.
+func (fl *flight) keep(i int, buf []byte) bool {
 	c := fl.e.c
 	bit := i % chunksPerExtent
 	if fl.roomFor&(1<<bit) != 0 {
@@ -454,10 +547,11 @@ func (fl *flight) keep(i int, buf []byte) {
 			fl.x.have.Or(1 << bit)
 			fl.x.ok.Or(1 << bit)
 			fl.settle(bit, nil)
-			return
+			return true
 		}
 		c.writeFailed("write a chunk", err)
 	}
 	c.counters.uncached.Add(int64(len(buf)))
 	fl.settle(bit, bytes.Clone(buf))
+	return false
 }

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// ahead is how many extents a long read keeps in flight, its own included.
-const ahead = 3
+// window is how many extents a long read keeps in flight, its own included.
+const window = 3
 
 // A Reader serves one request. It is not safe for concurrent use.
 type Reader struct {
@@ -24,12 +24,12 @@ type Reader struct {
 	file   *os.File // this reader's alone; nil until it is needed
 	extent int      // pinned, or -1
 	here   uint64   // chunks of it that were there when the reader came
-	buf    []byte   // for Options.VerifyAlways, like the next two
-	sums   []byte
-	sumsOf int // extent
+	sums   []byte   // of extent sumsOf, for Options.VerifyAlways
+	sumsOf int
 
 	passed  []byte // a chunk that could not be kept, and which it is
 	passedI int
+	noRoom  bool // the last chunk could not be kept
 	joined  bool // the last wait was for somebody else's flight
 }
 
@@ -133,12 +133,13 @@ func (r *Reader) prepare(ctx context.Context, off, n int64) ([]byte, error) {
 		if r.passed != nil && r.passedI == i {
 			return r.passed, nil
 		}
+		r.passed = nil
 		end = r.guess(i, end)
 		r.lookAhead(i, end)
-		chunk, joined, err := e.wait(ctx, r.df, r.src, i, end)
+		chunk, joined, err := e.wait(ctx, r, i, end)
 		r.joined = joined
 		if err == nil {
-			r.passed, r.passedI = chunk, i
+			r.passed, r.passedI, r.noRoom = chunk, i, chunk != nil
 			return chunk, nil
 		}
 		if !errors.Is(err, errLost) {
@@ -178,15 +179,15 @@ func (r *Reader) enter(ctx context.Context, x int) error {
 
 // lookAhead begins to fetch what a long read will want next.
 func (r *Reader) lookAhead(i, end int) {
-	if r.passed != nil { // there is no room to keep what would come
+	if r.noRoom { // nor would there be for what would come
 		return
 	}
-	for k := 1; k < ahead; k++ {
+	for k := 1; k < window; k++ {
 		next := (i/chunksPerExtent + k) * chunksPerExtent
 		if next >= end {
 			return
 		}
-		r.e.fetchAhead(r.df, &r.df.extents[next/chunksPerExtent], r.src, span(next, end))
+		r.e.fetchAhead(r, &r.df.extents[next/chunksPerExtent], span(next, end))
 	}
 }
 
@@ -258,14 +259,8 @@ func (r *Reader) open() error {
 		return nil
 	}
 	f, err := r.df.file()
-	if err != nil {
-		if !r.df.same() {
-			return errLost
-		}
-		return err
-	}
 	r.file = f
-	return nil
+	return err
 }
 
 // sendFile writes n verified bytes of the data file from off on. Fewer, without
@@ -288,16 +283,37 @@ func (r *Reader) sendFile(w io.Writer, off, n int64) (int64, error) {
 	if err == nil && sent < n {
 		r.leave() // and look again which file this is
 	}
+	if err != nil && r.unreadable(int((off+sent)/r.e.chunk)) {
+		return sent, nil
+	}
 	return sent, err
+}
+
+// unreadable tells, after sending failed, whether that was the disk's fault and
+// not the client's. The chunk is forgotten then, to be fetched anew.
+func (r *Reader) unreadable(i int) bool {
+	if i >= r.e.chunks || i/chunksPerExtent != r.extent {
+		return false
+	}
+	buf := r.c.buffer(r.e.chunk)
+	defer r.c.unbuffer(buf)
+	if r.df.readChunk(r.file, i, buf[:r.e.chunkLen(i)]) == nil {
+		return false
+	}
+	r.df.extents[r.extent].forget(1 << (i % chunksPerExtent))
+	r.c.damaged(r.df, i)
+	r.file.Close() // it may be the descriptor that is bad
+	r.file = nil
+	r.leave()
+	return true
 }
 
 // sendChecked writes from one chunk after hashing it, for Options.VerifyAlways.
 func (r *Reader) sendChecked(w io.Writer, i int, inChunk, n int64) (int64, error) {
 	e, x, bit := r.e, &r.df.extents[r.extent], uint64(1)<<(i%chunksPerExtent)
-	if int64(len(r.buf)) < e.chunk {
-		r.buf = make([]byte, e.chunk)
-	}
-	buf := r.buf[:e.chunkLen(i)]
+	whole := r.c.buffer(e.chunk)
+	defer r.c.unbuffer(whole)
+	buf := whole[:e.chunkLen(i)]
 	if r.sumsOf != x.index {
 		sums, err := e.sums(r.c.ctx, x.index, r.src)
 		if err != nil {
@@ -305,15 +321,16 @@ func (r *Reader) sendChecked(w io.Writer, i int, inChunk, n int64) (int64, error
 		}
 		r.sums, r.sumsOf = sums, x.index
 	}
-	if r.open() == nil && r.df.readChunk(r.file, i, buf) == nil && sha256.Sum256(buf) == sum(r.sums, i) {
+	if err := r.open(); err != nil && !errors.Is(err, errLost) {
+		return 0, fmt.Errorf("read %s: %w", r.df.path, err)
+	} else if err == nil && r.df.readChunk(r.file, i, buf) == nil && sha256.Sum256(buf) == sum(r.sums, i) {
 		k, err := w.Write(buf[inChunk:min(inChunk+n, int64(len(buf)))])
 		r.count(i%chunksPerExtent, int64(k))
 		return int64(k), err
 	}
 	if x.ok.Load()&bit != 0 {
 		x.forget(bit)
-		r.c.counters.damaged.Add(1)
-		r.c.log.Warn("a chunk on disk was damaged", "digest", e.digest, "chunk", i, "file", r.df.path)
+		r.c.damaged(r.df, i)
 	}
 	r.leave()
 	return 0, nil

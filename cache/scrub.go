@@ -23,6 +23,14 @@ type ScrubResult struct {
 // for. progress, if not nil, is called from the calling goroutine with bytes
 // done and in all. ErrNotCached if there is no such entry.
 func (c *Cache) Scrub(ctx context.Context, digest origin.Digest, progress func(done, total int64)) (ScrubResult, error) {
+	end, err := c.begin()
+	if err != nil {
+		return ScrubResult{}, err
+	}
+	defer end()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(c.ctx, func() { cancel(ErrClosed) })()
 	entries := c.all()
 	if digest != "" {
 		e, err := c.known(digest)
@@ -39,7 +47,7 @@ func (c *Cache) Scrub(ctx context.Context, digest origin.Digest, progress func(d
 	}
 	for _, e := range entries {
 		if err := s.entry(ctx, e); err != nil {
-			return s.result, err
+			return s.result, context.Cause(ctx)
 		}
 	}
 	s.report(true)
@@ -123,8 +131,7 @@ func (s *scrub) extent(ctx context.Context, x *extent) error {
 		} else if x.have.Load()&(1<<bit) != 0 {
 			x.forget(1 << bit)
 			s.result.Bad++
-			s.c.counters.damaged.Add(1)
-			s.c.log.Warn("a chunk on disk was damaged", "digest", e.digest, "chunk", i, "file", df.path)
+			s.c.damaged(df, i)
 		}
 		s.result.Chunks++
 		s.done += int64(len(buf))
