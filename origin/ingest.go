@@ -36,7 +36,7 @@ type Summary struct {
 	Size     int64
 	MD5      string // hex
 	SHA512   string // hex
-	Manifest *Manifest
+	Manifest []byte // encoded, see DecodeManifest
 	Digest   Digest // of Manifest
 }
 
@@ -74,7 +74,7 @@ func ingest(ctx context.Context, s WriteStore, loc Location, size int64, r io.Re
 			return loc, Summary{}, discard(ctx, s, stored, err)
 		}
 	}
-	sum.Digest = DigestOf(sum.Manifest.Encode())
+	sum.Digest = DigestOf(sum.Manifest)
 	return stored, sum, nil
 }
 
@@ -125,14 +125,14 @@ func onePass(ctx context.Context, s WriteStore, loc Location, size int64, r io.R
 		SHA512: hex.EncodeToString(sha512.Sum(nil)),
 	}
 	if b, ok := sums.end(); ok {
-		sum.Manifest = &Manifest{Size: total, Sums: b}
+		sum.Manifest = (&Manifest{Size: total, Sums: b}).Encode()
 	}
 	return stored, sum, nil
 }
 
-// readBack makes the manifest of the object at loc by reading it, and sees that
-// these are the bytes that were sent.
-func readBack(ctx context.Context, s Store, loc Location, sum Summary) (*Manifest, error) {
+// readBack makes the encoded manifest of the object at loc by reading it, and
+// sees that these are the bytes that were sent.
+func readBack(ctx context.Context, s Store, loc Location, sum Summary) ([]byte, error) {
 	o, err := s.Open(ctx, loc, 0, -1)
 	if err != nil {
 		return nil, fmt.Errorf("read back %s: %w", loc.URL, err)
@@ -146,7 +146,7 @@ func readBack(ctx context.Context, s Store, loc Location, sum Summary) (*Manifes
 	if !ok || hex.EncodeToString(h.Sum(nil)) != sum.SHA512 {
 		return nil, fmt.Errorf("read back %s: not the bytes that were stored: %w", loc.URL, ErrChanged)
 	}
-	return &Manifest{Size: sum.Size, Sums: b}, nil
+	return (&Manifest{Size: sum.Size, Sums: b}).Encode(), nil
 }
 
 // discard deletes the object that the failure made useless, also when ctx has

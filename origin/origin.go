@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// Every error of a Store that is not about its context wraps exactly one of
-// these.
+// Every error of a Store that is not about its context, nor about the data that
+// Put was given, wraps exactly one of these.
 var (
 	// ErrNotFound: there is no such object. Do not retry.
 	ErrNotFound = errors.New("object not found")
@@ -89,8 +89,8 @@ type WriteStore interface {
 	// never hit the upload that came after it.
 	Locate(id string) Location
 	// Put stores r until io.EOF at loc, which came from Locate. size is the
-	// expected length or -1 if that is unknown; another length is an error.
-	// The object is durable and whole when Put returns nil, and it never was
+	// expected length or -1 if that is unknown; the error for another length
+	// wraps ErrSize, and one of r wraps its cause. The object is durable and whole when Put returns nil, and it never was
 	// visible before. After any error nothing of it is left. The result is
 	// loc with its Validator set.
 	Put(ctx context.Context, loc Location, size int64, r io.Reader) (Location, error)

@@ -11,6 +11,7 @@ import (
 
 	"nearsight/origin"
 	"nearsight/registry"
+	"nearsight/registry/api"
 )
 
 // maxLogged bounds what a client wrote in an access record, in bytes.
@@ -21,7 +22,7 @@ const maxLogged = 256
 // image data writes to the exchange itself.
 type exchange struct {
 	http.ResponseWriter
-	status int   // 0 before the header
+	status int   // 0 before the header; api.StatusClientLeft if there was none
 	bytes  int64 // of the body
 
 	// Set by handlers, for the record.
@@ -95,6 +96,9 @@ func (p *Proxy) observe(next http.Handler) http.Handler {
 		whole := false
 		defer func() {
 			p.metrics.inFlight.Dec()
+			if x.status == 0 && r.Context().Err() != nil {
+				x.status = api.StatusClientLeft
+			}
 			dur := time.Since(start)
 			p.metrics.count(r.Method, x, dur, !whole)
 			p.logAccess(r, x, dur, !whole)

@@ -291,7 +291,7 @@ func TestAnImageWithoutData(t *testing.T) {
 		t.Fatal(err)
 	}
 	deleted := s.add(pattern(10, 1), nil)
-	if err := s.records.Delete(t.Context(), deleted.ID); err != nil {
+	if err := s.records.Delete(t.Context(), deleted.ID, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {

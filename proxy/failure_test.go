@@ -129,7 +129,7 @@ func TestTheDataOfADeletedImageLeavesTheCacheWithItsLastOwner(t *testing.T) {
 	other := s.add(pattern(chunk, 2), nil)
 	s.file("GET", first)
 	s.file("GET", other)
-	if err := s.db.Delete(t.Context(), first.ID); err != nil { // as if by another process
+	if err := s.db.Delete(t.Context(), first.ID, nil); err != nil { // as if by another process
 		t.Fatal(err)
 	}
 	s.eventually(func() bool { return s.file("GET", first).StatusCode == 404 })
@@ -139,7 +139,7 @@ func TestTheDataOfADeletedImageLeavesTheCacheWithItsLastOwner(t *testing.T) {
 	if _, err := s.cache.Entry(first.Digest); err != nil {
 		t.Errorf("a hidden image has the same data, and yet: %v", err)
 	}
-	if err := s.db.Delete(t.Context(), second.ID); err != nil {
+	if err := s.db.Delete(t.Context(), second.ID, nil); err != nil {
 		t.Fatal(err)
 	}
 	s.eventually(func() bool {

@@ -82,7 +82,7 @@ func New(o Options) *Proxy {
 func (p *Proxy) Handler() http.Handler {
 	gin.SetMode(gin.ReleaseMode) // gin has no other place for it; it only writes less
 	e := gin.New()               // no Recovery: it would make a whole answer of one cut short
-	e.Use(noteRoute, api.RequestID())
+	e.Use(noteRoute)
 	p.api.Register(e)
 	e.GET("/v2/images/:id/file", p.getData)
 	e.HEAD("/v2/images/:id/file", p.getData)

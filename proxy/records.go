@@ -178,9 +178,9 @@ func (r *Records) Update(ctx context.Context, id string, change func(*registry.I
 }
 
 // Delete implements registry.Images.
-func (r *Records) Delete(ctx context.Context, id string) error {
+func (r *Records) Delete(ctx context.Context, id string, check func(*registry.Image) error) error {
 	defer r.forget(id)
-	return r.images.Delete(ctx, id)
+	return r.images.Delete(ctx, id, check)
 }
 
 // Uploads returns u, with r forgetting every image that it changes before the
@@ -207,11 +207,6 @@ func (u uploads) Abort(ctx context.Context, id string, loc origin.Location) erro
 	return u.Uploads.Abort(ctx, id, loc)
 }
 
-func (u uploads) AbortAll(ctx context.Context) error {
-	defer u.records.forgetAll()
-	return u.Uploads.AbortAll(ctx)
-}
-
 // forget makes sure that nothing read before now is remembered about id.
 func (r *Records) forget(id string) {
 	r.mu.Lock()
@@ -221,25 +216,14 @@ func (r *Records) forget(id string) {
 	delete(r.loads, id)
 }
 
-// forgetAll is forget for every id.
-func (r *Records) forgetAll() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.clear()
-}
-
-func (r *Records) clear() {
-	r.known.Purge()
-	r.absent.Purge()
-	clear(r.loads)
-}
-
 // setLive forgets everything, and says whether what is read from now on may be
 // remembered.
 func (r *Records) setLive(live bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.clear()
+	r.known.Purge()
+	r.absent.Purge()
+	clear(r.loads)
 	r.live = live
 }
 

@@ -95,7 +95,7 @@ func (f *fakeImages) Update(_ context.Context, id string, change func(*registry.
 	return img, nil
 }
 
-func (f *fakeImages) Delete(_ context.Context, id string) error {
+func (f *fakeImages) Delete(_ context.Context, id string, _ func(*registry.Image) error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.name, id)
@@ -315,7 +315,7 @@ func TestOwnWritesAreReadAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.want(t, idA, "two", 3)
-	if err := m.Delete(ctx, idA); err != nil {
+	if err := m.Delete(ctx, idA, nil); err != nil {
 		t.Fatal(err)
 	}
 	m.want(t, idA, "", 4)
@@ -342,11 +342,6 @@ func (f fakeUploads) Abort(_ context.Context, id string, _ origin.Location) erro
 	return nil
 }
 
-func (f fakeUploads) AbortAll(context.Context) error {
-	f.images.set(idA, "all aborted")
-	return nil
-}
-
 func TestTheStepsOfAnUploadAreReadAtOnce(t *testing.T) {
 	m := newMemory(t)
 	m.images.set(idA, "queued")
@@ -359,8 +354,6 @@ func TestTheStepsOfAnUploadAreReadAtOnce(t *testing.T) {
 	m.want(t, idA, "finished", 3)
 	u.Abort(t.Context(), idA, origin.Location{})
 	m.want(t, idA, "aborted", 4)
-	u.AbortAll(t.Context())
-	m.want(t, idA, "all aborted", 5)
 }
 
 // getLater starts a Get and returns where its name will come.
@@ -406,7 +399,7 @@ func TestAReadThatAnOwnWriteOvertookIsNotRemembered(t *testing.T) {
 	early := m.getLater(t.Context(), idA)
 	<-g.reached
 	m.images.setGate(nil)
-	if err := m.Delete(t.Context(), idA); err != nil {
+	if err := m.Delete(t.Context(), idA, nil); err != nil {
 		t.Fatal(err)
 	}
 	close(g.pass)

@@ -32,6 +32,9 @@ func Server(h http.Handler, log *slog.Logger) *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+
+		// net/http's own answer to OPTIONS * has no Allow; the API has one.
+		DisableGeneralOptionsHandler: true,
 	}
 }
 

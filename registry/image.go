@@ -16,6 +16,9 @@ const (
 	// maxValue bounds the value of a property, in bytes: what a TEXT column of
 	// MySQL holds, so that records can move to and from Glance.
 	maxValue = 1<<16 - 1
+	// maxProperties bounds the names and values of all properties of an image
+	// together, in bytes.
+	maxProperties = 256 << 10
 	// reservedPrefix begins the properties that are the server's own. They do
 	// not count against Limits.Properties.
 	reservedPrefix = "os_glance"
@@ -77,19 +80,32 @@ func (img *Image) Normalize() {
 	}
 }
 
+// Draft returns a queued image with the id of img and those of its fields that
+// are for change (see Images.Update), normalized. It shares nothing with img.
+func (img *Image) Draft() *Image {
+	draft := &Image{ID: img.ID, Status: Queued}
+	draft.take(img)
+	return draft
+}
+
+// take sets the fields that are for change to a copy of those of by, normalized.
+func (img *Image) take(by *Image) {
+	by = by.Clone()
+	by.Normalize()
+	img.Name, img.Owner = by.Name, by.Owner
+	img.Visibility, img.Protected, img.Hidden = by.Visibility, by.Protected, by.Hidden
+	img.DiskFormat, img.ContainerFormat = by.DiskFormat, by.ContainerFormat
+	img.MinRAM, img.MinDisk = by.MinRAM, by.MinDisk
+	img.Tags, img.Properties = by.Tags, by.Properties
+}
+
 // Amended returns img with the fields of by that are for change (see
 // Images.Update), normalized, or img itself if they are the same. Neither is
 // altered. ErrForbidden if a field may not change in img's status: the formats
 // are what the data was stored as, so they are settled once it is on its way.
 func (img *Image) Amended(by *Image) (*Image, error) {
-	by = by.Clone()
-	by.Normalize()
 	next := img.Clone()
-	next.Name, next.Owner = by.Name, by.Owner
-	next.Visibility, next.Protected, next.Hidden = by.Visibility, by.Protected, by.Hidden
-	next.DiskFormat, next.ContainerFormat = by.DiskFormat, by.ContainerFormat
-	next.MinRAM, next.MinDisk = by.MinRAM, by.MinDisk
-	next.Tags, next.Properties = by.Tags, by.Properties
+	next.take(by)
 	if img.sameSettable(next) {
 		return img, nil
 	}
@@ -116,10 +132,13 @@ func samePointer[T comparable](a, b *T) bool {
 	return a == b || a != nil && b != nil && *a == *b
 }
 
-// Validate checks the fields that a client chooses. ErrInvalid for a malformed
-// value, ErrTooLarge for too much of something; the text names field and value.
+// Validate checks the fields that a client chooses against limits that have
+// their defaults (Limits.WithDefaults). ErrInvalid for a malformed value,
+// ErrTooLarge for too much of something; the text names field and value.
+//
+// Whatever the limits are, the names and values of all properties together have
+// at most 256 KiB: a list of 1000 records is built in memory.
 func (img *Image) Validate(l Limits) error {
-	l = l.WithDefaults()
 	if !ValidID(img.ID) {
 		return fmt.Errorf("%w: id %.80q is not a UUID", ErrInvalid, img.ID)
 	}
@@ -218,7 +237,7 @@ func checkTags(tags []string, limit int) error {
 }
 
 func checkProperties(properties map[string]string, limit int) error {
-	counted := 0
+	counted, size := 0, 0
 	for _, key := range slices.Sorted(maps.Keys(properties)) { // sorted: the same record, the same error
 		if key == "" {
 			return fmt.Errorf("%w: a property has no name", ErrInvalid)
@@ -235,6 +254,9 @@ func checkProperties(properties map[string]string, limit int) error {
 		}
 		if len(value) > maxValue {
 			return fmt.Errorf("%w: property %q has a value of %d bytes, more than %d", ErrTooLarge, key, len(value), maxValue)
+		}
+		if size += len(key) + len(value); size > maxProperties {
+			return fmt.Errorf("%w: the properties have more than %d bytes together", ErrTooLarge, maxProperties)
 		}
 		if !strings.HasPrefix(key, reservedPrefix) {
 			counted++

@@ -98,10 +98,10 @@ func TestFormatsChangeBeforeThereIsData(t *testing.T) {
 
 func TestLimitsBelowZeroDoNotBind(t *testing.T) {
 	img := &Image{ID: "00000000-0000-4000-8000-000000000000", Visibility: Private, Properties: map[string]string{"k": ""}, Tags: make([]string, 200)}
-	if err := img.Validate(Limits{Properties: -1, Tags: -1}); err != nil {
+	if err := img.Validate(Limits{Properties: -1, Tags: -1}.WithDefaults()); err != nil {
 		t.Error(err)
 	}
-	if err := img.Validate(Limits{Properties: -1}); !errors.Is(err, ErrTooLarge) {
+	if err := img.Validate(Limits{Properties: -1}.WithDefaults()); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("200 tags: %v", err)
 	}
 }
@@ -112,9 +112,10 @@ func FuzzValidate(f *testing.F) {
 	f.Add("00000000-0000-4000-8000-000000000000", "name", "raw", "tag", "key", "value")
 	f.Add("x", "\x00", "\xff", "\u0085", "", "a\x00b")
 	f.Add(strings.Repeat("0", 36), strings.Repeat("😀", 256), "", "", "os_glance_x", strings.Repeat("v", 1<<16))
+	limits := Limits{}.WithDefaults()
 	f.Fuzz(func(t *testing.T, id, name, format, tag, key, value string) {
 		img := &Image{ID: id, Name: &name, Visibility: Shared, DiskFormat: format, Tags: []string{tag}, Properties: map[string]string{key: value}}
-		err := img.Validate(Limits{})
+		err := img.Validate(limits)
 		if err != nil {
 			if !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrTooLarge) {
 				t.Errorf("error %v", err)

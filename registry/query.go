@@ -13,7 +13,7 @@ type Query struct {
 	// Match: each must hold. Columns: id, name, status, disk_format,
 	// container_format, owner, checksum, os_hash_value.
 	Match []Match
-	// Bounds: each must hold. Columns: size, min_ram, min_disk.
+	// Bounds: each must hold. Columns: size, virtual_size, min_ram, min_disk.
 	Bounds []Bound
 	// Times: each must hold. Columns: created_at, updated_at.
 	Times []TimeBound

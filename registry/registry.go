@@ -129,31 +129,51 @@ type Images interface {
 	// no event.
 	Update(ctx context.Context, id string, change func(*Image) error) (*Image, error)
 	// Delete makes the image unknown for good and leaves its locations to
-	// Uploads.Orphans. ErrForbidden if it is protected.
-	Delete(ctx context.Context, id string) error
+	// Uploads.Orphans. ErrForbidden if it is protected. check, if not nil,
+	// then sees the record as it is deleted, before it is: no change can come
+	// between. It must not alter it, may be called more than once, and its
+	// error is returned as it is and leaves the image alone.
+	Delete(ctx context.Context, id string, check func(*Image) error) error
 }
 
 // Uploads keeps the books of data on its way in and out, so that no crash
-// leaves half an image visible or an object that nobody knows of.
+// leaves half an image visible or an object that nobody knows of. A call that
+// failed without one of the errors named here may have been done nevertheless;
+// Finish, Abort and Forget may be repeated then.
 type Uploads interface {
 	// Begin moves the image from queued to saving and notes loc before
 	// anything is written there. ErrConflict if it is not queued, ErrInvalid if
-	// disk_format or container_format is unset.
+	// disk_format or container_format is unset. After any other error the
+	// upload may have begun: Abort makes sure that it has not.
 	Begin(ctx context.Context, id string, loc origin.Location) (*Image, error)
 	// Finish makes the image active with the data of sum at loc. ErrNotFound
-	// if it was deleted meanwhile; loc is an orphan then.
+	// if it was deleted meanwhile, ErrConflict if the upload was aborted; loc
+	// is an orphan then. Repeated, with the same loc and digest, it returns the
+	// image as it is now and changes nothing.
 	Finish(ctx context.Context, id string, loc origin.Location, sum origin.Summary) (*Image, error)
 	// Abort moves the image back from saving to queued and makes loc an
-	// orphan. It is no error if the image was deleted meanwhile.
+	// orphan. It is no error if the image was deleted meanwhile, or if the
+	// upload was aborted before or never began. After a Finish that was stored,
+	// also one that returned an error, it is ErrConflict and changes nothing.
 	Abort(ctx context.Context, id string, loc origin.Location) error
-	// AbortAll does Abort for every upload that is under way. It is for the
-	// start of the only process that uploads.
-	AbortAll(ctx context.Context) error
-	// Orphans returns locations whose objects must be deleted, oldest first,
-	// at most limit.
-	Orphans(ctx context.Context, limit int) ([]origin.Location, error)
-	// Forget says that the object of an orphan is gone.
+	// Unfinished returns the uploads that are under way, oldest first. At the
+	// start of the only process that uploads they are those that a crash cut.
+	Unfinished(ctx context.Context) ([]Upload, error)
+	// Orphans returns locations whose objects must be deleted now, ordered by
+	// URL, those after the URL after, at most limit. What an upload left is
+	// one at once; the data of a deleted image only after a grace that the
+	// registry is set to, so that downloads under way can end.
+	Orphans(ctx context.Context, after string, limit int) ([]origin.Location, error)
+	// Forget says that the object of an orphan is gone. What is no orphan is
+	// left alone.
 	Forget(ctx context.Context, loc origin.Location) error
+}
+
+// An Upload is one that is under way: data for an image, being written to a
+// location.
+type Upload struct {
+	ImageID  string
+	Location origin.Location
 }
 
 // EventKind says what an Event changed.

@@ -39,7 +39,7 @@ func (s Status) next() []Status {
 // such step; ErrInvalid if data would come to an image without formats.
 func (img *Image) Become(t Status) error {
 	if !img.Status.CanBecome(t) {
-		return fmt.Errorf("%w: image %s is %s and cannot become %s", ErrConflict, img.ID, img.Status, t)
+		return fmt.Errorf("%w: image is %s: %s", ErrConflict, img.Status, t.wanted())
 	}
 	switch t {
 	case Saving, Importing, Active:
@@ -51,6 +51,17 @@ func (img *Image) Become(t Status) error {
 	}
 	img.Status = t
 	return nil
+}
+
+// wanted says, to a client, which images may come into status t.
+func (t Status) wanted() string {
+	switch t {
+	case Saving, Uploading:
+		return "data can be uploaded only while it is queued"
+	case Importing:
+		return "data can be imported only while it is queued or uploading"
+	}
+	return "it cannot become " + string(t)
 }
 
 func (img *Image) checkFormatsSet() error {

@@ -30,6 +30,9 @@ import (
 	"nearsight/origin"
 )
 
+// defaultReserve holds the write-ahead log of a busy registry many times.
+const defaultReserve = 64 << 20
+
 // Options configure a Store. Only Dir is required.
 type Options struct {
 	// Dir holds the objects. It is made if missing. Several stores, of one
@@ -39,6 +42,11 @@ type Options struct {
 	// only letters, digits, '.', '_' and '-', and begins with none of these
 	// three.
 	Name string
+	// Reserve is the free space, in bytes, that Put leaves to others on the
+	// file system, above all to a database there, which could not even write
+	// down that an upload failed; 0 means 64 MiB and less than 0 means none.
+	// Each upload under way may look at the free space up to 1 MiB late.
+	Reserve int64
 	// Log gets what was swept at Open; nil means slog.Default().
 	Log *slog.Logger
 }
@@ -50,6 +58,10 @@ type Store struct {
 	dir    string // absolute
 	self   fs.FileInfo
 	prefix string // of locations
+	// reserve is the least free space in bytes, and free what there is on the
+	// file system of a file. Tests let it shrink.
+	reserve int64
+	free    func(f *os.File) (int64, error)
 	// step does f, which is the step of writing called op. Tests let it fail,
 	// before or after.
 	step func(op string, f func() error) error
@@ -69,12 +81,17 @@ func Open(o Options) (*Store, error) {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
+	if o.Reserve == 0 {
+		o.Reserve = defaultReserve
+	}
 	if !validKey(o.Name) {
 		return nil, fmt.Errorf("file store: bad name %q", o.Name)
 	}
 	s := &Store{
-		prefix: "file://" + o.Name + "/",
-		step:   func(_ string, f func() error) error { return f() },
+		prefix:  "file://" + o.Name + "/",
+		reserve: o.Reserve,
+		free:    freeSpace,
+		step:    func(_ string, f func() error) error { return f() },
 	}
 	if err := s.open(o.Dir, o.Log); err != nil {
 		return nil, fmt.Errorf("file store %s: directory %s: %w", o.Name, o.Dir, err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,10 +25,15 @@ const (
 	// writeSize bytes are collected before they are written, so that a slow
 	// sender makes no small writes.
 	writeSize = 4 * holeSize
+	// lookSize bytes are written between two looks at the free space. A look
+	// costs a microsecond on a local disk and a round trip on a network one.
+	lookSize = 4 * writeSize
 )
 
 // Put implements origin.WriteStore. Zeros become holes. An error of r is wrapped,
-// and origin.ErrRead with it.
+// and origin.ErrRead with it. It is origin.ErrFull when the free space would fall
+// below Options.Reserve: not because of size, since nobody knows yet how much of
+// it is zeros, but at the first byte that is too much.
 func (s *Store) Put(ctx context.Context, loc origin.Location, size int64, r io.Reader) (origin.Location, error) {
 	if err := ctx.Err(); err != nil {
 		return loc, err
@@ -105,6 +111,10 @@ func (s *Store) undo(f *os.File, path string) {
 func (s *Store) write(ctx context.Context, f *os.File, size int64, r io.Reader) error {
 	buf := make([]byte, writeSize)
 	var pos int64
+	w := writer{s: s, f: f}
+	if err := w.look(); err != nil { // before r is asked for a byte
+		return err
+	}
 	for {
 		n, end, err := fill(ctx, r, buf)
 		pos += int64(n)
@@ -116,7 +126,7 @@ func (s *Store) write(ctx context.Context, f *os.File, size int64, r io.Reader) 
 		case size >= 0 && (pos > size || end && pos < size):
 			return fmt.Errorf("%w: expected %d bytes, received %d", origin.ErrSize, size, pos)
 		}
-		if err := s.writeData(f, buf[:n], pos-int64(n)); err != nil {
+		if err := w.writeData(buf[:n], pos-int64(n)); err != nil {
 			return err
 		}
 		if end {
@@ -145,18 +155,68 @@ func fill(ctx context.Context, r io.Reader, buf []byte) (n int, end bool, err er
 	return n, false, nil
 }
 
+// A writer fills one file.
+type writer struct {
+	s    *Store
+	f    *os.File
+	room int // bytes that may be written before the next look
+}
+
 // writeData writes b at pos, a multiple of holeSize, without its zeros.
-func (s *Store) writeData(f *os.File, b []byte, pos int64) error {
+func (w *writer) writeData(b []byte, pos int64) error {
 	for len(b) > 0 {
 		block := b[:min(len(b), holeSize)]
 		if !isZero(block) {
-			if err := s.step("write", func() error { _, err := f.WriteAt(block, pos); return err }); err != nil {
+			if w.room < len(block) {
+				if err := w.look(); err != nil {
+					return err
+				}
+			}
+			if err := w.s.step("write", func() error { _, err := w.f.WriteAt(block, pos); return err }); err != nil {
 				return err
 			}
+			w.room -= len(block)
 		}
 		b, pos = b[len(block):], pos+int64(len(block))
 	}
 	return nil
+}
+
+// look sees whether the reserve stays free when lookSize bytes more are written.
+func (w *writer) look() error {
+	if w.s.reserve < 0 {
+		w.room = math.MaxInt
+		return nil
+	}
+	free, err := w.s.free(w.f)
+	if err != nil {
+		return err
+	}
+	if free-lookSize < w.s.reserve {
+		return fmt.Errorf("%d bytes are free, and %d stay so: %w", free, w.s.reserve, unix.ENOSPC)
+	}
+	w.room = lookSize
+	return nil
+}
+
+// freeSpace returns how many bytes may still be written on the file system of f.
+func freeSpace(f *os.File) (int64, error) {
+	var st unix.Statfs_t
+	for {
+		err := unix.Fstatfs(int(f.Fd()), &st)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return 0, os.NewSyscallError("fstatfs", err)
+		}
+		break
+	}
+	if st.Blocks == 0 {
+		return math.MaxInt64, nil // some file systems in user space do not tell
+	}
+	unit := max(st.Frsize, 1) // not Bsize, which some make larger for faster copies
+	return int64(min(st.Bavail, uint64(math.MaxInt64/unit))) * unit, nil
 }
 
 // isZero compares b with itself, one byte further on: all are equal if each is

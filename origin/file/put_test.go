@@ -129,6 +129,83 @@ func TestDeleteFaults(t *testing.T) {
 	}
 }
 
+// A disk that grows full refuses data before it takes what others need: before
+// the first byte is read, or when what is no hole has used up the rest. The
+// object leaves nothing, and once there is room the location can be used.
+func TestPutLeavesTheReserveFree(t *testing.T) {
+	const mib = 1 << 20
+	noise := bytes.Repeat([]byte("noise"), 20*mib/5)
+	for _, tt := range []struct {
+		name    string
+		reserve int64
+		free    int64 // at the start; what is written makes it less
+		data    []byte
+		err     error
+		unread  bool // r was not asked for a byte
+	}{
+		{"there is room to spare", 64 * mib, 1 << 40, noise, nil, false},
+		{"the default is 64 MiB", 0, 64 * mib, noise, origin.ErrFull, true},
+		{"the default is no more than that", 0, 64*mib + 21*mib, noise, nil, false},
+		{"the reserve is gone already", 8 * mib, 7 * mib, nil, origin.ErrFull, true},
+		{"the reserve would be reached in the middle", 8 * mib, 20 * mib, noise, origin.ErrFull, false},
+		{"holes need no room", 8 * mib, 10 * mib, make([]byte, 20*mib), nil, false},
+		{"no reserve", -1, 0, noise, nil, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			s, err := Open(Options{Dir: dir, Reserve: tt.reserve})
+			if err != nil {
+				t.Fatal(err)
+			}
+			free := tt.free
+			s.free = func(*os.File) (int64, error) { return free, nil }
+			s.step = func(op string, f func() error) error {
+				if op == "write" {
+					free -= holeSize
+				}
+				return f()
+			}
+			loc, r := s.Locate("x"), bytes.NewReader(tt.data)
+			_, err = s.Put(t.Context(), loc, int64(len(tt.data)), r)
+			if !errors.Is(err, tt.err) {
+				t.Fatalf("error %v; want %v", err, tt.err)
+			}
+			if unread := r.Len() == len(tt.data); unread != (tt.unread || len(tt.data) == 0) {
+				t.Errorf("%d of %d bytes are unread", r.Len(), len(tt.data))
+			}
+			if tt.err == nil {
+				return
+			}
+			if !tt.unread && free < tt.reserve {
+				t.Errorf("%d bytes are free; want %d", free, tt.reserve)
+			}
+			if got := files(t, dir); len(got) != 0 {
+				t.Errorf("directory holds %q", got)
+			}
+			free = 1 << 40
+			if _, err := s.Put(t.Context(), loc, -1, strings.NewReader("x")); err != nil {
+				t.Errorf("with room again: %v", err)
+			}
+		})
+	}
+}
+
+func TestFreeSpaceIsWhatTheSystemSays(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	free, err := freeSpace(f)
+	if err != nil || free <= 0 {
+		t.Errorf("%d bytes free, %v", free, err)
+	}
+	f.Close()
+	if free, err := freeSpace(f); err == nil {
+		t.Errorf("%d bytes free on a closed file", free)
+	}
+}
+
 // A reader's own errors are not taken for the disk's.
 func TestReaderErrorIsNoStoreError(t *testing.T) {
 	s := openStore(t, t.TempDir())

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/gin-gonic/gin"
 	"go.uber.org/goleak"
@@ -47,7 +48,7 @@ func newRig(t testing.TB, changes ...func(*Options)) *rig {
 	dir := t.TempDir()
 	g := &rig{TB: t}
 	var err error
-	if g.db, err = db.Open(context.Background(), db.Options{Path: filepath.Join(dir, "registry.db")}); err != nil {
+	if g.db, err = db.Open(context.Background(), db.Options{Path: filepath.Join(dir, "registry.db"), Grace: -1}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { g.db.Close() })
@@ -63,8 +64,8 @@ func newRig(t testing.TB, changes ...func(*Options)) *rig {
 		change(&o)
 	}
 	g.api = New(o)
+	g.api.finishPatience = 10 * time.Millisecond
 	engine := gin.New()
-	engine.Use(RequestID())
 	g.api.Register(engine)
 	data := func(c *gin.Context) { noContent(c.Writer) } // package proxy's place
 	engine.GET("/v2/images/:id/file", data)
@@ -135,7 +136,7 @@ func (g *rig) get(id string) *registry.Image {
 // orphans returns how many objects wait for deletion.
 func (g *rig) orphans() []origin.Location {
 	g.Helper()
-	locs, err := g.db.Orphans(context.Background(), 100)
+	locs, err := g.db.Orphans(context.Background(), "", 100)
 	if err != nil {
 		g.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"hash"
 	"io"
 	"net/http"
@@ -16,23 +17,29 @@ import (
 	"nearsight/origin"
 )
 
+// minProgress is what a client must send within every stall timeout, in bytes.
+// A client on the slowest line that anybody uploads over has it in a moment.
+const minProgress = 64 << 10
+
 // An uploadBody reads the body of an upload. It counts, so that a body that
-// comes in chunks is held to the same bounds as one that says its length, and
-// it waits only so long for the next byte. It belongs to one goroutine at a
-// time.
+// comes in chunks is held to the same limit as one that says its length, and it
+// waits only so long for the next bytes: what the store takes of the time is not
+// the client's. It belongs to one goroutine at a time.
 type uploadBody struct {
 	r     io.Reader
 	rc    *http.ResponseController
+	limit int64 // largest length, or -1
 	stall time.Duration
-	plan  uploadPlan
 	hash  hash.Hash // SHA-256, or nil when nobody asked
 
-	n   int64 // bytes read
-	err error // why reading failed, nil at the proper end; a statusError can be answered
+	fresh int64         // bytes read towards the next minProgress
+	left  time.Duration // for the rest of them
+	n     int64         // bytes read
+	err   error         // why reading failed, nil at the proper end
 }
 
 func newUploadBody(w http.ResponseWriter, r *http.Request, plan uploadPlan, stall time.Duration) *uploadBody {
-	b := &uploadBody{r: r.Body, rc: http.NewResponseController(w), stall: stall, plan: plan}
+	b := &uploadBody{r: r.Body, rc: http.NewResponseController(w), limit: plan.limit, stall: stall, left: stall}
 	if plan.digests.sha256 != nil {
 		b.hash = sha256.New()
 	}
@@ -44,25 +51,26 @@ func (b *uploadBody) Read(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
 	}
-	b.rc.SetReadDeadline(time.Now().Add(b.stall)) // not all writers can; those are not sockets
+	start := time.Now()
+	b.rc.SetReadDeadline(start.Add(b.left)) // not all writers can; those are not sockets
 	n, err := b.r.Read(p)
 	b.n += int64(n)
+	b.fresh += int64(n)
+	b.left -= time.Since(start)
+	if b.fresh >= minProgress {
+		b.fresh, b.left = 0, b.stall
+	}
 	switch {
-	case b.plan.limit >= 0 && b.n > b.plan.limit:
-		b.err = tooLarge(b.plan.limit)
-	case b.plan.size >= 0 && b.n > b.plan.size:
-		b.err = sizeMismatch(b.n, b.plan.size)
+	case b.limit >= 0 && b.n > b.limit:
+		b.err = tooLarge(b.limit)
 	case err == io.EOF:
 		// From here on the server watches the connection, and a deadline that
 		// passes would look like a client that left.
 		b.rc.SetReadDeadline(time.Time{})
-		if b.plan.size >= 0 && b.n != b.plan.size {
-			b.err = sizeMismatch(b.n, b.plan.size)
-		}
-	case isTimeout(err):
-		b.err = refuse(http.StatusRequestTimeout, "no data came for %v", b.stall)
-	default:
-		b.err = err
+	case isTimeout(err), err == nil && b.left <= 0:
+		b.err = refuse(http.StatusRequestTimeout, "fewer than %d bytes of data came in %v", minProgress, b.stall)
+	case err != nil:
+		b.err = &cutError{b.n, err}
 	}
 	if b.err != nil {
 		return 0, b.err
@@ -72,6 +80,18 @@ func (b *uploadBody) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// A cutError is the end of a body that is not whole: the client left, or what it
+// sent makes no sense.
+type cutError struct {
+	n   int64 // bytes before it
+	err error
+}
+
+func (e *cutError) Error() string {
+	return fmt.Sprintf("body broke off after %d bytes: %v", e.n, e.err)
+}
+func (e *cutError) Unwrap() error { return e.err }
 
 func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 

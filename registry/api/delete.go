@@ -15,26 +15,22 @@ func (a *API) delete(c *gin.Context) {
 		a.fail(c, errUnwantedBody)
 		return
 	}
-	if conditional(r) {
-		img, err := a.image(r.Context(), id)
-		if err == nil && precondition(r, imageDocument(img).tag) != 0 {
-			err = errPrecondition
-		}
-		if err != nil {
-			a.fail(c, err)
-			return
-		}
-	}
-	err := registry.ErrNotFound
-	if registry.ValidID(id) {
-		err = a.images.Delete(r.Context(), id)
-	}
+	err := a.images.Delete(r.Context(), id, func(img *registry.Image) error { return checkMetadata(r, img) })
 	if err != nil {
 		a.fail(c, err)
 		return
 	}
 	a.wake()
 	noContent(c.Writer)
+}
+
+// checkMetadata holds the conditions of r, a request for a change, against the
+// record that is about to be changed.
+func checkMetadata(r *http.Request, img *registry.Image) error {
+	if conditional(r) && precondition(r, imageDocument(img).tag) != 0 {
+		return errPrecondition
+	}
+	return nil
 }
 
 // conditional reports whether r depends on the current representation.

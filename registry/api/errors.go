@@ -6,11 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"html"
+	"io"
 	"net/http"
 	"os"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"nearsight/origin"
@@ -21,6 +22,10 @@ import (
 // sent is quoted there.
 const maxDetail = 1000
 
+// StatusClientLeft is what nginx calls an answer that its client did not wait
+// for. It is seldom read, but stands in the access record.
+const StatusClientLeft = 499
+
 // A statusError is a refusal that only HTTP knows of.
 type statusError struct {
 	status int
@@ -30,8 +35,39 @@ type statusError struct {
 func (e *statusError) Error() string { return e.detail }
 
 // refuse returns an error that Fail answers with status and this explanation.
+// People read it, so %q puts strings between quotation marks without the escapes
+// of Go.
 func refuse(status int, format string, args ...any) error {
-	return &statusError{status, fmt.Sprintf(format, args...)}
+	plain := make([]any, len(args))
+	for i, arg := range args {
+		if s, ok := arg.(string); ok {
+			arg = text(s)
+		}
+		plain[i] = arg
+	}
+	return &statusError{status, fmt.Sprintf(format, plain...)}
+}
+
+// A text is a string in an explanation.
+type text string
+
+// Format implements fmt.Formatter. A precision is the longest text that is shown
+// whole, in characters. Control characters become U+FFFD.
+func (t text) Format(f fmt.State, verb rune) {
+	s := []rune(string(t))
+	if limit, ok := f.Precision(); ok && len(s) > limit {
+		s = append(s[:limit], []rune("...")...)
+	}
+	for i, c := range s {
+		if unicode.IsControl(c) {
+			s[i] = utf8.RuneError
+		}
+	}
+	mark := ""
+	if verb == 'q' {
+		mark = `"`
+	}
+	io.WriteString(f, mark+string(s)+mark)
 }
 
 // Fail answers a request with the status that err means and explains it. It is
@@ -40,31 +76,45 @@ func refuse(status int, format string, args ...any) error {
 // (validators, lengths, freshness) is taken back first, and the error is not
 // to be stored (RFC 9110, section 15.1).
 //
-// The texts of registry errors and of refusals reach the client. Those of other
-// errors may name paths and backends, and do not.
+// What registry errors and refusals say is wrong reaches the client. The texts
+// of other errors may name paths and backends, and do not.
 func Fail(w http.ResponseWriter, r *http.Request, err error) {
-	status, detail := statusOf(err)
+	status, detail := statusOf(r.Context(), err)
 	FailStatus(w, r, status, detail)
 }
 
-// statusOf maps an error to its status and to the text for the client.
-func statusOf(err error) (status int, detail string) {
+// explain returns the reason in an error that wraps the sentinel. What was being
+// done stands before it, and is the log's.
+func explain(err, sentinel error) string {
+	_, reason, ok := strings.Cut(err.Error(), sentinel.Error()+": ")
+	if !ok {
+		return sentinel.Error()
+	}
+	return reason
+}
+
+// statusOf maps the error of a request with this context to its status and to
+// the text for the client.
+func statusOf(ctx context.Context, err error) (status int, detail string) {
 	var refused *statusError
+	var cut *cutError
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &refused):
 		return refused.status, refused.detail
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		return StatusClientLeft, "the request was given up"
 
 	case errors.Is(err, registry.ErrNotFound):
-		return http.StatusNotFound, err.Error()
+		return http.StatusNotFound, explain(err, registry.ErrNotFound)
 	case errors.Is(err, registry.ErrInvalid):
-		return http.StatusBadRequest, err.Error()
+		return http.StatusBadRequest, explain(err, registry.ErrInvalid)
 	case errors.Is(err, registry.ErrForbidden):
-		return http.StatusForbidden, err.Error()
+		return http.StatusForbidden, explain(err, registry.ErrForbidden)
 	case errors.Is(err, registry.ErrConflict):
-		return http.StatusConflict, err.Error()
+		return http.StatusConflict, explain(err, registry.ErrConflict)
 	case errors.Is(err, registry.ErrTooLarge):
-		return http.StatusRequestEntityTooLarge, err.Error()
+		return http.StatusRequestEntityTooLarge, explain(err, registry.ErrTooLarge)
 	case errors.Is(err, registry.ErrUnavailable):
 		return http.StatusServiceUnavailable, "the registry cannot be asked just now"
 
@@ -77,6 +127,8 @@ func statusOf(err error) (status int, detail string) {
 	case errors.Is(err, origin.ErrNotFound), errors.Is(err, origin.ErrChanged):
 		return http.StatusBadGateway, "the data of the image is not in its store any more"
 
+	case errors.As(err, &cut):
+		return http.StatusBadRequest, fmt.Sprintf("the body broke off after %d bytes", cut.n)
 	case errors.As(err, &tooLarge):
 		return http.StatusRequestEntityTooLarge, "the body is too large"
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -91,7 +143,8 @@ func statusOf(err error) (status int, detail string) {
 
 // FailStatus is Fail for a status that follows from no error. It keeps what
 // belongs to an error: Allow, Accept-Patch, Retry-After, and Content-Range when
-// status is 416.
+// status is 416. While the body is not read the connection cannot be used again,
+// and the answer does not wait for it.
 func FailStatus(w http.ResponseWriter, r *http.Request, status int, detail string) {
 	if len(detail) > maxDetail {
 		detail = strings.ToValidUTF8(detail[:maxDetail], "") + " ..."
@@ -113,6 +166,9 @@ func FailStatus(w http.ResponseWriter, r *http.Request, status int, detail strin
 		case http.StatusTooManyRequests:
 			h.Set("Retry-After", "1")
 		}
+	}
+	if unread(r) {
+		h.Set("Connection", "close")
 	}
 	if r.Method == http.MethodHead {
 		body = nil
@@ -169,7 +225,8 @@ func errorBody(r *http.Request, requestID string, status int, detail string) (co
 			Title   string `json:"title"`
 		}{detail, code, title})
 	case formHTML:
-		text := html.EscapeString(detail)
+		// Quotation marks mean nothing here, and clients show them as they come.
+		text := strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(detail)
 		return "text/html; charset=UTF-8", fmt.Appendf(nil,
 			"<html>\n<head>\n<title>%[1]s</title>\n</head>\n<body>\n<h1>%[1]s</h1>\n<p>%[2]s</p>\n</body>\n</html>\n", code, text)
 	}

@@ -1,9 +1,11 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -37,6 +39,7 @@ func TestErrorsBecomeStatuses(t *testing.T) {
 		{&http.MaxBytesError{}, 413, ""},
 		{errors.New("disk /srv/secret on fire"), 500, ""},
 		{refuse(429, "slower"), 429, "1"},
+		{&cutError{5, errors.New("reset")}, 400, ""},
 	} {
 		t.Run(tt.err.Error(), func(t *testing.T) {
 			w := httptest.NewRecorder()
@@ -62,6 +65,60 @@ func TestErrorsBecomeStatuses(t *testing.T) {
 				t.Errorf("the client reads %q", w.Body)
 			}
 		})
+	}
+}
+
+// Texts for people: what was being done is the log's, and quotation marks are
+// not escaped as in Go.
+func TestClientsReadWhatIsWrong(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		says string
+	}{
+		{fmt.Errorf("get image %q: %w", id1, registry.ErrNotFound), "image not found"},
+		{fmt.Errorf("create image %s: %w: the id is or was in use", id1, registry.ErrConflict), "the id is or was in use"},
+		{fmt.Errorf("update: %w", fmt.Errorf("%w: name: too long", registry.ErrInvalid)), "name: too long"},
+		{refuse(400, "path %.80q has %d parts, not %s", `/a"b\c`, 2, "one"), `path "/a"b\c" has 2 parts, not one`},
+		{refuse(400, "%.3q", "éééé"), `"ééé..."`},
+		{refuse(400, "%q", "a\nb"), "\"a\uFFFDb\""},
+	} {
+		t.Run(tt.says, func(t *testing.T) {
+			w := httptest.NewRecorder()
+			Fail(w, httptest.NewRequest("GET", "/v2/images", nil), tt.err)
+			if _, body, _ := strings.Cut(w.Body.String(), "\n\n"); body != tt.says+"\n" {
+				t.Errorf("%q", w.Body)
+			}
+		})
+	}
+}
+
+// A logOf keeps what a rig's API logs.
+func logOf(o *Options) *bytes.Buffer {
+	b := new(bytes.Buffer)
+	o.Log = slog.New(slog.NewTextHandler(b, nil))
+	return b
+}
+
+func TestAClientThatLeftIsNoFailure(t *testing.T) {
+	var log *bytes.Buffer
+	g := newRig(t, func(o *Options) { log = logOf(o) })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	w := httptest.NewRecorder()
+	g.ServeHTTP(w, httptest.NewRequestWithContext(ctx, "GET", "/v2/images", nil))
+	if w.Code != StatusClientLeft || log.Len() > 0 {
+		t.Errorf("status %d, log %q", w.Code, log)
+	}
+}
+
+func TestAFullStoreIsLogged(t *testing.T) {
+	var log *bytes.Buffer
+	f := &faults{put: fmt.Errorf("write x: %w", origin.ErrFull)}
+	g := newRig(t, f.use, func(o *Options) { log = logOf(o) })
+	g.create(`"id":"` + id1 + `",` + formats)
+	g.want(413, "PUT /v2/images/"+id1+"/file", "data", octets)
+	if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "store full") || !strings.Contains(log.String(), id1) {
+		t.Errorf("log %q", log)
 	}
 }
 
@@ -112,7 +169,7 @@ func TestErrorBodiesFollowAccept(t *testing.T) {
 			}
 			want := map[string]string{
 				plain:   "404 Not Found\n\nno <b> & \"c\"\n",
-				html:    "<html>\n<head>\n<title>404 Not Found</title>\n</head>\n<body>\n<h1>404 Not Found</h1>\n<p>no &lt;b&gt; &amp; &#34;c&#34;</p>\n</body>\n</html>\n",
+				html:    "<html>\n<head>\n<title>404 Not Found</title>\n</head>\n<body>\n<h1>404 Not Found</h1>\n<p>no &lt;b&gt; &amp; \"c\"</p>\n</body>\n</html>\n",
 				json:    `{"message":"no <b> & \"c\"","code":"404 Not Found","title":"Not Found"}`,
 				problem: `{"type":"about:blank","title":"Not Found","status":404,"detail":"no <b> & \"c\"","instance":"req-7"}`,
 			}[tt.want]

@@ -2,7 +2,6 @@ package api
 
 import (
 	"encoding/json"
-	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -112,15 +111,15 @@ func decodeField(name string, raw json.RawMessage) (setter, error) {
 			}
 		}, nil
 	case "min_ram", "min_disk":
-		n, err := strconv.ParseInt(string(raw), 10, 64)
-		if err != nil || n < 0 || n > math.MaxInt32 {
+		n, err := strconv.Atoi(string(raw))
+		if err != nil {
 			return nil, wrongType(name, "an integer from 0 to 2147483647")
 		}
 		return func(img *registry.Image) {
 			if name == "min_ram" {
-				img.MinRAM = int(n)
+				img.MinRAM = n
 			} else {
-				img.MinDisk = int(n)
+				img.MinDisk = n
 			}
 		}, nil
 	case "tags":
@@ -151,7 +150,7 @@ func decodeTags(raw json.RawMessage) (setter, error) {
 // decodeProperty reads a custom property, which is a string. For the two that
 // the schema lets be null, null means that there is none.
 func decodeProperty(name string, raw json.RawMessage) (setter, error) {
-	if name == "" {
+	if strings.TrimSpace(name) == "" { // a patch could not name it
 		return nil, refuse(http.StatusBadRequest, "a property needs a name")
 	}
 	value, ok := decodeString(raw)

@@ -131,6 +131,14 @@ func TestCreate(t *testing.T) {
 		{"property a number", `{"x":1}`, 400},
 		{"property true", `{"x":true}`, 400},
 		{"property an object", `{"x":{}}`, 400},
+		{"property named by a blank, as no patch could", `{" ":"x"}`, 400},
+		{"half a surrogate pair", `{"name":"\ud800"}`, 400},
+		{"the other half", `{"name":"\uDC00x"}`, 400},
+		{"two first halves", `{"x":"\ud800\ud800"}`, 400},
+		{"a first half before another escape", `{"x":"\ud800\n"}`, 400},
+		{"half a pair in a name", `{"\ud800":"x"}`, 400},
+		{"a whole pair", `{"name":"\ud83d\udc27"}`, 201},
+		{"a backslash before ud800", `{"name":"\\ud800"}`, 201},
 		{"property without a name", `{"":"x"}`, 400},
 		{"property name of 255 characters", `{"` + strings.Repeat("k", 255) + `":"x"}`, 201},
 		{"property name of 256 characters", `{"` + strings.Repeat("k", 256) + `":"x"}`, 400},
@@ -374,6 +382,9 @@ func TestSchemas(t *testing.T) {
 	}
 	if got := fmt.Sprint(s.Properties["disk_format"].Enum); got != "[<nil> raw gpt]" {
 		t.Errorf("disk_format is one of %s", got) // nova reads it
+	}
+	if _, ok := s.Properties["stores"]; ok {
+		t.Error("glance cannot start with stores in the schema")
 	}
 	if p := s.Properties["kernel_id"]; p.IsBase == nil || *p.IsBase {
 		t.Error("kernel_id is said to be a base property")

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"time"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"nearsight/registry"
@@ -39,8 +40,46 @@ func (a *API) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 		return nil, refuse(http.StatusBadRequest, "the body is empty; a JSON document is needed")
 	case !utf8.Valid(body):
 		return nil, refuse(http.StatusBadRequest, "the body is not UTF-8")
+	case halfSurrogate(body):
+		return nil, refuse(http.StatusBadRequest, "the body has half of a surrogate pair, which is no character")
 	}
 	return body, nil
+}
+
+// halfSurrogate reports whether a string in a JSON text has an escape \uD800 to
+// \uDFFF that is not one of a pair. encoding/json would make U+FFFD of it, and
+// so another text than was sent.
+func halfSurrogate(text []byte) bool {
+	for {
+		i := bytes.IndexByte(text, '\\')
+		if i < 0 {
+			return false
+		}
+		r := escape(text[i:])
+		if r < 0 {
+			text = text[min(i+2, len(text)):]
+			continue
+		}
+		text = text[i+6:]
+		if utf16.IsSurrogate(r) {
+			if utf16.DecodeRune(r, escape(text)) == utf8.RuneError {
+				return true
+			}
+			text = text[6:]
+		}
+	}
+}
+
+// escape returns the code unit that text begins with as \uXXXX, or -1.
+func escape(text []byte) rune {
+	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
+		return -1
+	}
+	n, err := strconv.ParseUint(string(text[2:6]), 16, 16)
+	if err != nil {
+		return -1
+	}
+	return rune(n)
 }
 
 // hasBody reports whether a request brings a body to a call that takes none.

@@ -71,6 +71,9 @@ func TestListParametersBecomeQueries(t *testing.T) {
 		{"size_max=5", bound("size", nil, ptr(int64(5)))},
 		{"min_ram_max=-5", bound("min_ram", nil, ptr(int64(-5)))},
 		{"min_disk_min=5", bound("min_disk", ptr(int64(5)), nil)},
+		{"virtual_size_min=5", bound("virtual_size", ptr(int64(5)), nil)},
+		{"virtual_size_max=5", bound("virtual_size", nil, ptr(int64(5)))},
+		{"virtual_size=5", bound("virtual_size", ptr(int64(5)), ptr(int64(5)))},
 		{"size_max=99999999999999999999", bound("size", nil, ptr(int64(1<<63-1)))},
 
 		{"created_at=gt:2026-01-02T03:04:05Z", when("gt", at)},
@@ -132,7 +135,7 @@ func TestBadListParametersAreRefused(t *testing.T) {
 		"name=gt:a", "name=a:b", "status=neq:active", `name=in:"a`, `name=in:"a"b`, `name=in:a"b"`, `name=in:"a\"`,
 		"name=in:" + strings.Repeat("a,", 1000),
 		"created_at=x", "created_at=like:2026-01-02", "created_at=gt:", "created_at=in:2026-01-02", "updated_at=gt:2026-13-01",
-		"size_min=x", "size_max=", "min_ram_min=1.5",
+		"size_min=x", "size_max=", "min_ram_min=1.5", "virtual_size_min=x", "virtual_size_max=", "min_disk_max=1e3",
 		"visibility=secret", "visibility=", "member_status=x", "os_hidden=1", "protected=True", "protected=1",
 		"changes-since=2026-01-02", "x=%zz", "x=%ff", "x=%00",
 	} {

@@ -40,16 +40,13 @@ func (a *API) patch(c *gin.Context) {
 		return
 	}
 	changes, err := a.parsePatch(body, form == patchV20)
-	if err == nil && !registry.ValidID(id) {
-		err = registry.ErrNotFound
-	}
 	if err != nil {
 		a.fail(c, err)
 		return
 	}
 	img, err := a.images.Update(r.Context(), id, func(img *registry.Image) error {
-		if conditional(r) && precondition(r, imageDocument(img).tag) != 0 {
-			return errPrecondition
+		if err := checkMetadata(r, img); err != nil {
+			return err
 		}
 		for _, ch := range changes {
 			if err := ch.apply(img); err != nil {

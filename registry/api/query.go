@@ -55,8 +55,8 @@ func (a *API) query(params []param) (registry.Query, error) {
 		case "limit":
 			q.Limit, err = a.limit(p)
 		case "marker":
-			if q.Marker = p.value; !registry.ValidID(p.value) {
-				err = badQuery(p.name, "%.80q is no image", p.value)
+			if q.Marker = p.value; p.value == "" {
+				err = badQuery(p.name, "it is empty")
 			}
 		case "sort", "sort_key", "sort_dir":
 			order.add(p)
@@ -95,14 +95,15 @@ func addFilter(q *registry.Query, p param) error {
 		return err
 	case "owner", "checksum", "os_hash_value":
 		q.Match = append(q.Match, registry.Match{Column: p.name, Values: []string{p.value}})
-	case "size", "min_ram", "min_disk":
+	case "size", "virtual_size", "min_ram", "min_disk":
 		n, err := strconv.ParseInt(p.value, 10, 64)
 		if err != nil { // no image has such a size
 			nothing(q)
 			return nil
 		}
 		q.Bounds = append(q.Bounds, registry.Bound{Column: p.name, Min: &n, Max: &n})
-	case "size_min", "min_ram_min", "min_disk_min", "size_max", "min_ram_max", "min_disk_max":
+	case "size_min", "virtual_size_min", "min_ram_min", "min_disk_min",
+		"size_max", "virtual_size_max", "min_ram_max", "min_disk_max":
 		return addBound(q, p)
 	case "created_at", "updated_at":
 		op, t, err := timeFilter(p)

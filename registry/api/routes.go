@@ -7,6 +7,7 @@
 package api
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -23,7 +24,11 @@ const (
 	defaultLimit        = 25
 	defaultMaxLimit     = 1000
 	defaultMaxImageSize = 1 << 40
+	defaultMaxUploads   = 32
 	defaultStallTimeout = 120 * time.Second
+
+	// defaultFinishPatience is longer than a restart of a database takes.
+	defaultFinishPatience = 30 * time.Second
 
 	// maxBody bounds a JSON document, in bytes.
 	maxBody = 1 << 20
@@ -39,11 +44,19 @@ type Options struct {
 	// Wake is called after a delete and after a failed upload, when there may
 	// be objects to remove. It must return at once. nil means that nobody waits.
 	Wake func()
+	// Abort is called with an upload that failed and whose Uploads.Abort failed
+	// too: it sees to it that the image becomes queued again. It must return at
+	// once. nil means that nobody does, as long as the process runs.
+	Abort func(id string, loc origin.Location)
 
 	// MaxImageSize is the largest upload, in bytes. 0 means 1 TiB, negative
 	// unlimited.
 	MaxImageSize int64
-	// StallTimeout ends an upload that brings no byte for so long. 0 means 120 s.
+	// MaxUploads is how many uploads are taken at a time; each needs 2 MiB of
+	// memory. 0 means 32.
+	MaxUploads int
+	// StallTimeout ends an upload that brings fewer than 64 KiB in so long, and
+	// the wait for other bodies. 0 means 120 s.
 	StallTimeout time.Duration
 	// DefaultLimit is the length of a page of the list when the client names
 	// none, MaxLimit the largest that it can have. 0 means 25 and 1000.
@@ -65,9 +78,12 @@ type API struct {
 	uploads registry.Uploads
 	store   origin.WriteStore
 	wake    func()
+	abort   func(id string, loc origin.Location)
 
-	maxImageSize           int64 // negative: unlimited
+	uploading              chan struct{} // has one element for each upload under way
+	maxImageSize           int64         // negative: unlimited
 	stallTimeout           time.Duration
+	finishPatience         time.Duration // for Uploads.Finish while the registry cannot be asked
 	defaultLimit, maxLimit int
 	limits                 registry.Limits
 	publicURL              string
@@ -79,22 +95,31 @@ type API struct {
 // New returns an API. It starts nothing.
 func New(o Options) *API {
 	a := &API{
-		images:       o.Images,
-		uploads:      o.Uploads,
-		store:        o.Store,
-		wake:         o.Wake,
-		maxImageSize: o.MaxImageSize,
-		stallTimeout: o.StallTimeout,
-		defaultLimit: o.DefaultLimit,
-		maxLimit:     o.MaxLimit,
-		limits:       o.Limits.WithDefaults(),
-		publicURL:    strings.TrimRight(o.PublicURL, "/"),
-		log:          o.Log,
-		schemas:      schemas(o.Limits.WithDefaults()),
+		images:         o.Images,
+		uploads:        o.Uploads,
+		store:          o.Store,
+		wake:           o.Wake,
+		abort:          o.Abort,
+		maxImageSize:   o.MaxImageSize,
+		stallTimeout:   o.StallTimeout,
+		finishPatience: defaultFinishPatience,
+		defaultLimit:   o.DefaultLimit,
+		maxLimit:       o.MaxLimit,
+		limits:         o.Limits.WithDefaults(),
+		publicURL:      strings.TrimRight(o.PublicURL, "/"),
+		log:            o.Log,
+		schemas:        schemas(o.Limits.WithDefaults()),
 	}
 	if a.wake == nil {
 		a.wake = func() {}
 	}
+	if a.abort == nil {
+		a.abort = func(string, origin.Location) {}
+	}
+	if o.MaxUploads <= 0 {
+		o.MaxUploads = defaultMaxUploads
+	}
+	a.uploading = make(chan struct{}, o.MaxUploads)
 	if a.maxImageSize == 0 {
 		a.maxImageSize = defaultMaxImageSize
 	}
@@ -128,23 +153,24 @@ func (a *API) Register(r *gin.Engine) {
 	r.NoRoute(a.noRoute)
 	r.NoMethod(a.noMethod)
 
-	get := func(path string, h gin.HandlerFunc) {
+	get := func(r gin.IRoutes, path string, h gin.HandlerFunc) {
 		r.GET(path, h)
 		r.HEAD(path, h)
 	}
-	get("/", a.discover)
-	get("/versions", a.listVersions)
-	get("/healthcheck", healthcheck)
+	get(r, "/", a.discover)
+	get(r, "/versions", a.listVersions)
+	get(r, "/healthcheck", healthcheck)
+	get(r, "/v2/schemas/:name", a.schema)
 
-	get("/v2/images", a.list)
+	get(r, "/v2/images", a.list)
 	r.POST("/v2/images", a.create)
-	get("/v2/images/:id", a.show)
-	r.PATCH("/v2/images/:id", a.patch)
-	r.DELETE("/v2/images/:id", a.delete)
-	r.PUT("/v2/images/:id/file", a.upload)
-	r.PUT("/v2/images/:id/tags/:tag", a.addTag)
-	r.DELETE("/v2/images/:id/tags/:tag", a.removeTag)
-	get("/v2/schemas/:name", a.schema)
+	image := r.Group("/v2/images/:id", a.checkID)
+	get(image, "", a.show)
+	image.PATCH("", a.patch)
+	image.DELETE("", a.delete)
+	image.PUT("/file", a.upload)
+	image.PUT("/tags/:tag", a.addTag)
+	image.DELETE("/tags/:tag", a.removeTag)
 }
 
 // noRoute answers for paths that are nobody's.
@@ -194,14 +220,33 @@ func noContent(w http.ResponseWriter) {
 	writeBody(w, http.StatusNoContent, nil)
 }
 
-// fail is Fail, and keeps in the log what the client is not told.
+// fail is Fail, and keeps in the log what the client is not told, or not there
+// any more to be told.
 func (a *API) fail(c *gin.Context, err error) {
-	if status, _ := statusOf(err); status >= 500 {
-		a.log.ErrorContext(c.Request.Context(), "request failed",
+	ctx := c.Request.Context()
+	status, _ := statusOf(ctx, err)
+	var cut *cutError
+	level, worth := slog.LevelError, status >= 500 || errors.Is(err, origin.ErrFull)
+	switch {
+	case status == http.StatusServiceUnavailable: // it passes
+		level = slog.LevelWarn
+	case errors.As(err, &cut):
+		level, worth = slog.LevelInfo, true
+	}
+	if worth {
+		a.log.Log(ctx, level, "request failed",
 			"method", c.Request.Method, "route", c.FullPath(), "image", c.Param("id"),
 			"status", status, "request_id", c.Writer.Header().Get(requestIDHeader), "err", err)
 	}
 	Fail(c.Writer, c.Request, err)
+}
+
+// checkID answers for what is no id and so names no image.
+func (a *API) checkID(c *gin.Context) {
+	if !registry.ValidID(c.Param("id")) {
+		a.fail(c, registry.ErrNotFound)
+		c.Abort()
+	}
 }
 
 // base returns the start of absolute URLs, without a slash at its end.

@@ -88,8 +88,10 @@ func schemas(limits registry.Limits) map[string]document {
 	return byName
 }
 
-// baseProperties describes the fields that every image has, and the three that
-// it has when data locations are shown.
+// baseProperties describes the fields that every image has, and the two that it
+// has when data locations are shown. stores is not among them: glance of
+// python-glanceclient makes an option of every property of the schema that it
+// has kept, and falls over its own --stores.
 func baseProperties(limits registry.Limits) []property {
 	formats := func(names []string) []any { return append([]any{nil}, enum(names...)...) }
 	return []property{
@@ -123,7 +125,6 @@ func baseProperties(limits registry.Limits) []property {
 				"url":      map[string]any{"type": "string", "maxLength": 255},
 				"metadata": map[string]any{"type": "object"},
 			}}},
-		{name: "stores", Type: "string", Description: "Stores in which the image data is kept", ReadOnly: true},
 	}
 }
 

@@ -1,8 +1,6 @@
 package api
 
 import (
-	"context"
-
 	"github.com/gin-gonic/gin"
 
 	"nearsight/registry"
@@ -14,7 +12,7 @@ func (a *API) show(c *gin.Context) {
 		a.fail(c, errUnwantedBody)
 		return
 	}
-	img, err := a.image(c.Request.Context(), c.Param("id"))
+	img, err := a.images.Get(c.Request.Context(), c.Param("id"))
 	if err != nil {
 		a.fail(c, err)
 		return
@@ -28,12 +26,4 @@ func imageDocument(img *registry.Image) document {
 	d.open = img.Visibility == registry.Public
 	d.key = img.ID
 	return d
-}
-
-// image returns the image that a path names. What is no id names no image.
-func (a *API) image(ctx context.Context, id string) (*registry.Image, error) {
-	if !registry.ValidID(id) {
-		return nil, registry.ErrNotFound
-	}
-	return a.images.Get(ctx, id)
 }

@@ -7,8 +7,8 @@ import (
 	"io"
 	"log"
 	"net"
-	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -185,6 +185,44 @@ func TestStalledUploadEnds(t *testing.T) {
 	g.isQueued(id1)
 }
 
+func TestCreepingUploadEnds(t *testing.T) {
+	g := newRig(t, func(o *Options) { o.StallTimeout = 200 * time.Millisecond })
+	g.create(`"id":"` + id1 + `",` + formats)
+	conn, stop := g.dial()
+	io.WriteString(conn, raw("Content-Length: 1000000", ""))
+	done := make(chan struct{})
+	go func() { // a byte long before every stall timeout
+		defer close(done)
+		for tick := time.NewTicker(10 * time.Millisecond); ; <-tick.C {
+			if _, err := io.WriteString(conn, "x"); err != nil {
+				return
+			}
+		}
+	}()
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if line != "HTTP/1.1 408 Request Timeout\r\n" {
+		t.Errorf("%q, %v", line, err)
+	}
+	conn.Close()
+	<-done
+	stop()
+	g.isQueued(id1)
+}
+
+// A broken body on a connection that stands is answered.
+func TestBrokenChunksAreAnswered(t *testing.T) {
+	g := newRig(t)
+	g.create(`"id":"` + id1 + `",` + formats)
+	conn, stop := g.dial()
+	io.WriteString(conn, raw("Transfer-Encoding: chunked", "5\r\nhello\r\nZZ\r\n"))
+	answer, err := io.ReadAll(conn)
+	if !bytes.HasPrefix(answer, []byte("HTTP/1.1 400 ")) || !bytes.Contains(answer, []byte("Connection: close\r\n")) || err != nil {
+		t.Errorf("%q, %v", answer, err)
+	}
+	stop()
+	g.isQueued(id1)
+}
+
 func TestStalledDocumentEnds(t *testing.T) {
 	g := newRig(t, func(o *Options) { o.StallTimeout = 50 * time.Millisecond })
 	for _, request := range []string{
@@ -201,50 +239,79 @@ func TestStalledDocumentEnds(t *testing.T) {
 	}
 }
 
-// A slow client is not a stalled one: the deadline moves with every byte, and is
-// gone when the body is complete.
-func TestDeadlineMovesWithTheBody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const stall = 2 * time.Minute
-		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
-		r := httptest.NewRequest("PUT", "/", &slowBody{n: 5, wait: stall - time.Second})
-		body := newUploadBody(w, r, uploadPlan{size: -1, limit: -1}, stall)
-		if n, err := io.Copy(io.Discard, body); n != 5 || err != nil || body.err != nil {
-			t.Errorf("%d bytes, %v", n, err)
-		}
-		for i, d := range w.set[:len(w.set)-1] {
-			if d.IsZero() || d.Sub(w.at[i]) != stall {
-				t.Errorf("deadline %d is %v after %v", i, d, w.at[i])
-			}
-		}
-		if last := w.set[len(w.set)-1]; !last.IsZero() {
-			t.Errorf("after the end the deadline is %v", last)
-		}
-	})
+// A slow client is not a stalled one: it has the stall timeout for every 64 KiB,
+// and the deadline is gone when the body is complete.
+func TestUploadsHaveAMinimumRate(t *testing.T) {
+	const stall = 2 * time.Minute
+	for _, tt := range []struct {
+		name string
+		body slowBody
+		says string
+	}{
+		{"64 KiB just in time, again and again", slowBody{n: 5, size: 64 << 10, wait: stall - time.Second}, ""},
+		{"8 KiB eight times as often", slowBody{n: 50, size: 8 << 10, wait: stall/8 - time.Second}, ""},
+		{"a byte now and then", slowBody{n: 5, size: 1, wait: stall - time.Second}, "fewer than 65536 bytes"},
+		{"a little less than enough", slowBody{n: 50, size: 8<<10 - 1, wait: stall / 8}, "fewer than 65536 bytes"},
+		{"silence", slowBody{n: 1, size: 1, wait: 2 * stall}, "fewer than 65536 bytes"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				slow := tt.body
+				w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+				slow.w = w
+				body := newUploadBody(w, httptest.NewRequest("PUT", "/", &slow), uploadPlan{size: -1, limit: -1}, stall)
+				_, err := io.Copy(slowWriter{}, struct{ io.Reader }{body})
+				if tt.says == "" && err != nil || tt.says != "" && (err == nil || !strings.Contains(err.Error(), tt.says)) {
+					t.Errorf("%d bytes, %v", body.n, err)
+				}
+				if err == nil && (body.n != int64(tt.body.n*tt.body.size) || !w.deadline.IsZero()) {
+					t.Errorf("%d bytes; after the end the deadline is %v", body.n, w.deadline)
+				}
+			})
+		})
+	}
+}
+
+// slowWriter takes long for all that it is given.
+type slowWriter struct{}
+
+func (slowWriter) Write(p []byte) (int, error) {
+	time.Sleep(time.Hour)
+	return len(p), nil
 }
 
 type deadlines struct {
 	*httptest.ResponseRecorder
-	set, at []time.Time
+	deadline time.Time
 }
 
 func (d *deadlines) SetReadDeadline(t time.Time) error {
-	d.set, d.at = append(d.set, t), append(d.at, time.Now())
+	d.deadline = t
 	return nil
 }
 
+// A slowBody yields n pieces of a size, after a wait for each.
 type slowBody struct {
-	n    int
-	wait time.Duration
+	n, size int
+	wait    time.Duration
+	w       *deadlines
+	rest    int // of a piece
 }
 
 func (s *slowBody) Read(p []byte) (int, error) {
-	time.Sleep(s.wait)
-	if s.n == 0 {
-		return 0, io.EOF
+	if s.rest == 0 {
+		if s.n == 0 {
+			return 0, io.EOF
+		}
+		if left := time.Until(s.w.deadline); s.wait > left {
+			time.Sleep(left)
+			return 0, os.ErrDeadlineExceeded
+		}
+		time.Sleep(s.wait)
+		s.n--
+		s.rest = s.size
 	}
-	s.n--
-	return 1, nil
+	n := min(len(p), s.rest)
+	s.rest -= n
+	return n, nil
 }
-
-var _ http.ResponseWriter = (*deadlines)(nil)

@@ -36,16 +36,11 @@ func (a *API) removeTag(c *gin.Context) {
 // changeTags does a change of the image's tags and answers without a body.
 func (a *API) changeTags(c *gin.Context, change func(*registry.Image) error) {
 	r, id := c.Request, c.Param("id")
-	var err error
-	switch {
-	case hasBody(r):
-		err = errUnwantedBody
-	case !registry.ValidID(id):
-		err = registry.ErrNotFound
-	default:
-		_, err = a.images.Update(r.Context(), id, change)
+	if hasBody(r) {
+		a.fail(c, errUnwantedBody)
+		return
 	}
-	if err != nil {
+	if _, err := a.images.Update(r.Context(), id, change); err != nil {
 		a.fail(c, err)
 		return
 	}

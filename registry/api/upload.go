@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -13,73 +14,99 @@ import (
 	"nearsight/registry"
 )
 
-// upload answers PUT of an image's data. Every refusal that the header and the
-// record allow comes before the first byte of the body is asked for, so that a
-// client which sent Expect: 100-continue keeps its bytes (RFC 9110, section
-// 10.1.1).
+const (
+	firstRetry = 250 * time.Millisecond // of Uploads.Finish; doubled each time
+	lastRetry  = 4 * time.Second
+)
+
+// upload answers PUT of an image's data.
 func (a *API) upload(c *gin.Context) {
-	w, r, id := c.Writer, c.Request, c.Param("id")
-	plan, err := a.planUpload(r)
-	if err == nil {
-		err = a.checkUpload(r, id)
-	}
+	img, err := a.receive(c.Writer, c.Request, c.Param("id"))
 	if err != nil {
-		a.refuseUpload(c, err)
+		a.fail(c, err)
 		return
 	}
-	// The books are kept whatever the client does meanwhile: a step that was
-	// given up in the middle could be done or not.
-	books := context.WithoutCancel(r.Context())
-	loc := a.store.Locate(id)
-	if _, err := a.uploads.Begin(books, id, loc); err != nil {
-		a.refuseUpload(c, err)
-		return
-	}
-	body := newUploadBody(w, r, plan, a.stallTimeout)
-	img, err := a.bringIn(r.Context(), books, id, loc, body, plan)
-	if err == nil {
-		w.Header().Set("Etag", dataTag(img))
-		noContent(w)
-		return
-	}
-	if abortErr := a.uploads.Abort(books, id, loc); abortErr != nil {
-		a.log.ErrorContext(books, "upload could not be aborted", "image", id, "location", loc.URL, "err", abortErr)
-	}
-	a.wake()
-	var refused *statusError
-	if body.err == nil || errors.As(body.err, &refused) {
-		a.refuseUpload(c, err)
-		return
-	}
-	// The client left, or its body broke off: there is nobody to tell, and no
-	// answer may look as if the data were here.
-	a.log.InfoContext(books, "upload broke off", "image", id, "bytes", body.n, "err", body.err)
-	panic(http.ErrAbortHandler)
+	c.Writer.Header().Set("Etag", dataTag(img))
+	noContent(c.Writer)
 }
 
-// refuseUpload answers err and leaves the rest of the body where it is.
-func (a *API) refuseUpload(c *gin.Context, err error) {
-	c.Writer.Header().Set("Connection", "close")
-	a.fail(c, err)
+// receive makes the image active with the body of r. Every refusal that the
+// header and the record allow comes before the first byte of the body is asked
+// for, so that a client which sent Expect: 100-continue keeps its bytes (RFC
+// 9110, section 10.1.1).
+func (a *API) receive(w http.ResponseWriter, r *http.Request, id string) (*registry.Image, error) {
+	plan, err := a.planUpload(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.checkUpload(r, id); err != nil {
+		return nil, err
+	}
+	select {
+	case a.uploading <- struct{}{}:
+		defer func() { <-a.uploading }()
+	default:
+		return nil, refuse(http.StatusServiceUnavailable, "%d uploads are under way, as many as this server takes", cap(a.uploading))
+	}
+	// The context of r ends when the client sends no more, also after the last
+	// byte of a whole body. One that is cut or silent makes its Read fail.
+	ctx := context.WithoutCancel(r.Context())
+	loc := a.store.Locate(id)
+	if _, err := a.uploads.Begin(ctx, id, loc); err != nil {
+		if status, _ := statusOf(ctx, err); status >= 500 { // it may have begun
+			a.giveUp(ctx, id, loc)
+		}
+		return nil, err
+	}
+	img, err := a.bringIn(ctx, id, loc, newUploadBody(w, r, plan, a.stallTimeout), plan)
+	if err != nil {
+		a.giveUp(ctx, id, loc)
+	}
+	return img, err
+}
+
+// giveUp makes the image queued again, now or later.
+func (a *API) giveUp(ctx context.Context, id string, loc origin.Location) {
+	err := a.uploads.Abort(ctx, id, loc)
+	if err != nil && !errors.Is(err, registry.ErrConflict) { // that would be a Finish which was stored
+		a.log.ErrorContext(ctx, "upload could not be aborted yet", "image", id, "location", loc.URL, "err", err)
+		a.abort(id, loc)
+	}
+	a.wake()
 }
 
 // bringIn brings the body into the store and makes the image active.
-func (a *API) bringIn(ctx, books context.Context, id string, loc origin.Location, body *uploadBody, plan uploadPlan) (*registry.Image, error) {
+func (a *API) bringIn(ctx context.Context, id string, loc origin.Location, body *uploadBody, plan uploadPlan) (*registry.Image, error) {
 	loc, sum, err := origin.Ingest(ctx, a.store, loc, plan.size, body)
-	if err != nil {
-		if body.err != nil {
-			return nil, body.err // what a store makes of it says less
-		}
+	switch {
+	case body.err != nil:
+		return nil, body.err // what a store makes of it says less
+	case errors.Is(err, origin.ErrSize):
+		return nil, sizeMismatch(body.n, plan.size)
+	case err != nil:
 		return nil, err
 	}
 	if err := plan.digests.check(body, sum); err != nil {
 		return nil, err
 	}
-	img, err := a.uploads.Finish(books, id, loc, sum)
+	img, err := a.finish(ctx, id, loc, sum)
 	if errors.Is(err, registry.ErrNotFound) {
 		return nil, refuse(http.StatusGone, "the image was deleted during the upload")
 	}
 	return img, err
+}
+
+// finish is Uploads.Finish, and has patience with a registry that cannot be
+// asked: the data is stored, and to send it again would take longer.
+func (a *API) finish(ctx context.Context, id string, loc origin.Location, sum origin.Summary) (*registry.Image, error) {
+	end := time.Now().Add(a.finishPatience)
+	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
+		img, err := a.uploads.Finish(ctx, id, loc, sum)
+		if !errors.Is(err, registry.ErrUnavailable) || time.Now().Add(wait).After(end) {
+			return img, err
+		}
+		time.Sleep(wait)
+	}
 }
 
 // An uploadPlan is what the header of an upload says about its body.
@@ -102,14 +129,14 @@ func (a *API) planUpload(r *http.Request) (uploadPlan, error) {
 		return plan, refuse(http.StatusBadRequest, "image data is uploaded whole; Content-Range has no meaning here")
 	}
 	if text := r.Header.Get("X-Openstack-Image-Size"); text != "" {
-		n, err := strconv.ParseInt(text, 10, 64)
-		if err != nil || n < 0 {
+		n, err := strconv.ParseUint(text, 10, 63) // digits only
+		if err != nil {
 			return plan, refuse(http.StatusBadRequest, "x-openstack-image-size %.80q is not a number of bytes", text)
 		}
-		if plan.size >= 0 && plan.size != n {
-			return plan, sizeMismatch(plan.size, n)
+		if plan.size >= 0 && plan.size != int64(n) {
+			return plan, sizeMismatch(plan.size, int64(n))
 		}
-		plan.size = n
+		plan.size = int64(n)
 	}
 	if plan.limit >= 0 && plan.size > plan.limit {
 		return plan, tooLarge(plan.limit)
@@ -122,9 +149,6 @@ func (a *API) planUpload(r *http.Request) (uploadPlan, error) {
 // checkUpload holds the conditions of r against the data that the image id has.
 // An image never changes its data, so all that they can tell is 412 from 409.
 func (a *API) checkUpload(r *http.Request, id string) error {
-	if !registry.ValidID(id) {
-		return registry.ErrNotFound
-	}
 	if !conditional(r) {
 		return nil
 	}
@@ -147,7 +171,7 @@ func dataTag(img *registry.Image) string {
 }
 
 func sizeMismatch(got, want int64) error {
-	return refuse(http.StatusBadRequest, "the data has %d bytes, not the %d that x-openstack-image-size says", got, want)
+	return refuse(http.StatusBadRequest, "%d bytes of data came, not the %d that were announced", got, want)
 }
 
 func tooLarge(limit int64) error {

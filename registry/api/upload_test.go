@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -9,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -20,8 +22,10 @@ import (
 type faults struct {
 	registry.Uploads
 	origin.WriteStore
+	begin  error  // of every Begin
 	put    error  // of every Put, after it read everything
 	finish error  // of every Finish
+	abort  error  // of every Abort
 	midway func() // called when data is stored, before Finish
 }
 
@@ -46,6 +50,20 @@ func (f *faults) Finish(ctx context.Context, id string, loc origin.Location, sum
 		return nil, f.finish
 	}
 	return f.Uploads.Finish(ctx, id, loc, sum)
+}
+
+func (f *faults) Begin(ctx context.Context, id string, loc origin.Location) (*registry.Image, error) {
+	if f.begin != nil {
+		return nil, f.begin
+	}
+	return f.Uploads.Begin(ctx, id, loc)
+}
+
+func (f *faults) Abort(ctx context.Context, id string, loc origin.Location) error {
+	if f.abort != nil {
+		return f.abort
+	}
+	return f.Uploads.Abort(ctx, id, loc)
 }
 
 func base64Sum(sum []byte) string { return ":" + base64.StdEncoding.EncodeToString(sum) + ":" }
@@ -75,6 +93,7 @@ func TestUpload(t *testing.T) {
 		{"another size than expected", data, []string{octets, size + "13"}, nil, 400},
 		{"expected size that is no number", data, []string{octets, size + "12 bytes"}, nil, 400},
 		{"negative expected size", data, []string{octets, size + "-1"}, nil, 400},
+		{"expected size with a sign", data, []string{octets, size + "+12"}, nil, 400},
 		{"as large as allowed", data, []string{octets}, limit(12), 204},
 		{"larger than allowed (U5)", data, []string{octets}, limit(11), 413},
 		{"no limit", data, []string{octets}, limit(-1), 204},
@@ -238,4 +257,83 @@ func TestUploadOfManyChunks(t *testing.T) {
 		t.Fatalf("status %d: %s", w.Code, w.Body)
 	}
 	g.isActive(id1, data)
+}
+
+// A request's context ends when its client sends no more, although it may wait
+// for the answer to a whole body.
+func TestUploadByAClientThatSendsNoMore(t *testing.T) {
+	var f halfClosed
+	g := newRig(t, func(o *Options) { f.WriteStore, o.Store = o.Store, &f })
+	g.create(`"id":"` + id1 + `",` + formats)
+	inner := g.Handler
+	g.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f.sent = r.Context()
+		inner.ServeHTTP(w, r)
+	})
+	conn, stop := g.dial()
+	defer stop()
+	io.WriteString(conn, raw("Content-Length: 4", "data"))
+	conn.CloseWrite()
+	if line, err := bufio.NewReader(conn).ReadString('\n'); line != "HTTP/1.1 204 No Content\r\n" {
+		t.Errorf("%q, %v", line, err)
+	}
+	g.isActive(id1, "data")
+}
+
+// halfClosed is a store that is done when the server has seen the client stop.
+type halfClosed struct {
+	origin.WriteStore
+	sent context.Context
+}
+
+func (h *halfClosed) Put(ctx context.Context, loc origin.Location, size int64, r io.Reader) (origin.Location, error) {
+	loc, err := h.WriteStore.Put(ctx, loc, size, r)
+	<-h.sent.Done()
+	return loc, errors.Join(err, context.Cause(ctx))
+}
+
+func TestUploadsAreBounded(t *testing.T) {
+	var g *rig
+	f := &faults{midway: func() {
+		w := g.want(503, "PUT /v2/images/"+id2+"/file", "other", octets)
+		if w.Header().Get("Retry-After") == "" {
+			t.Error("no Retry-After")
+		}
+		if s := g.get(id2).Status; s != registry.Queued {
+			t.Errorf("status %s", s)
+		}
+	}}
+	g = newRig(t, f.use, func(o *Options) { o.MaxUploads = 1 })
+	g.create(`"id":"` + id1 + `",` + formats)
+	g.create(`"id":"` + id2 + `",` + formats)
+	g.put(id1, "data")
+	f.midway = nil
+	g.put(id2, "other") // the place is free again
+}
+
+// RFC 9110, section 13.1.1: the condition holds when the image is deleted.
+func TestDeleteOnConditionSeesTheImageThatItDeletes(t *testing.T) {
+	var g *rig
+	g = newRig(t, func(o *Options) {
+		o.Images = &lateChange{Images: o.Images, before: func() {
+			g.want(200, "PATCH /v2/images/"+id1, `[{"op":"replace","path":"/name","value":"new"}]`, v21)
+		}}
+	})
+	g.create(`"id":"` + id1 + `"`)
+	tag := g.want(200, "GET /v2/images/"+id1, "").Header().Get("ETag")
+	g.want(412, "DELETE /v2/images/"+id1, "", "If-Match: "+tag)
+	if name := g.get(id1).Name; name == nil || *name != "new" {
+		t.Error("the image was not changed before")
+	}
+}
+
+// lateChange makes a change come just before a delete.
+type lateChange struct {
+	registry.Images
+	before func()
+}
+
+func (l *lateChange) Delete(ctx context.Context, id string, check func(*registry.Image) error) error {
+	l.before()
+	return l.Images.Delete(ctx, id, check)
 }

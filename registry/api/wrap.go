@@ -7,7 +7,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 )
 
@@ -23,41 +22,51 @@ const (
 // refuses paths that two readers could read differently, and turns every way
 // of saying the version (/v2.9/images, or the vendor type in Accept) into /v2.
 //
-// It also bounds the wait for a body that nobody reads: net/http takes the rest
-// of it from the connection, before or after the answer. Who reads a body moves
-// the deadline along.
+// And it looks after the body. The wait for one that nobody reads is bounded,
+// since net/http may take it from the connection before the answer; who reads it
+// moves the deadline along. What is still on its way after the answer is read
+// away.
 func (a *API) Wrap(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ContentLength != 0 {
-			http.NewResponseController(w).SetReadDeadline(time.Now().Add(a.stallTimeout))
-			if r.Method == http.MethodGet || r.Method == http.MethodHead {
-				// Nobody reads this body. Were net/http to read it away under a
-				// long download, the deadline would end that.
-				w.Header().Set("Connection", "close")
-			}
-		}
 		if len(r.TransferEncoding) > 0 {
 			// net/http drops a Content-Length that came beside it; what a proxy
 			// in front made of the two is unknown (RFC 9112, section 6.1).
 			w.Header().Set("Connection", "close")
 		}
-		if !nameRequest(w, r) {
+		if r.ContentLength == 0 {
+			a.route(w, r, h)
 			return
 		}
-		if r.Method == http.MethodOptions && r.URL.Path == "*" {
-			allow(w, []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
-			noContent(w)
-			return
+		http.NewResponseController(w).SetReadDeadline(time.Now().Add(a.stallTimeout))
+		if r.Method == http.MethodGet || r.Method == http.MethodHead {
+			// Nobody reads this body. Were net/http to read it away under a
+			// long download, the deadline would end that.
+			w.Header().Set("Connection", "close")
 		}
-		if err := checkPath(r.URL); err != nil {
-			Fail(w, r, err)
-			return
-		}
-		if path := a.versioned(r); path != r.URL.Path {
-			r = withPath(r, path)
-		}
-		h.ServeHTTP(w, r)
+		r, body := watchBody(r)
+		a.route(w, r, h)
+		body.drain(w, min(drainSilence, a.stallTimeout))
 	})
+}
+
+// route names the request, checks its target and hands it to h.
+func (a *API) route(w http.ResponseWriter, r *http.Request, h http.Handler) {
+	if !nameRequest(w, r) {
+		return
+	}
+	if r.Method == http.MethodOptions && r.URL.Path == "*" {
+		allow(w, []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+		noContent(w)
+		return
+	}
+	if err := checkPath(r.URL); err != nil {
+		Fail(w, r, err)
+		return
+	}
+	if path := a.versioned(r); path != r.URL.Path {
+		r = withPath(r, path)
+	}
+	h.ServeHTTP(w, r)
 }
 
 // checkPath refuses what could mean another path to somebody else: encoded
@@ -127,24 +136,12 @@ func withPath(r *http.Request, path string) *http.Request {
 	return r2
 }
 
-// RequestID puts an x-openstack-request-id on every response. It adopts the
+// nameRequest puts an x-openstack-request-id on the response. It adopts the
 // client's, as Glance does: with req- in front, 431 when it is longer than 64
-// characters. One with characters that do not belong into a log is replaced.
-func RequestID() gin.HandlerFunc {
-	return func(c *gin.Context) {
-		if !nameRequest(c.Writer, c.Request) {
-			c.Abort()
-		}
-	}
-}
-
-// nameRequest sets the request id of the response, unless it has one. It
-// reports false when it refused the request instead.
+// characters. One with characters that do not belong into a log is replaced. It
+// reports false when it refused the request.
 func nameRequest(w http.ResponseWriter, r *http.Request) bool {
 	h := w.Header()
-	if h.Get(requestIDHeader) != "" {
-		return true
-	}
 	id := r.Header.Get(requestIDHeader)
 	switch {
 	case len(id) > maxRequestID:

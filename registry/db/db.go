@@ -12,6 +12,11 @@ import (
 	"nearsight/registry"
 )
 
+// defaultGrace lets most downloads end whose data is deleted under them, and
+// gives the space back before anybody wonders where it is. A longer download
+// breaks off as it would if the store failed.
+const defaultGrace = time.Minute
+
 // Options of Open. Only Path is needed.
 type Options struct {
 	// Path names the database file. It is made if there is none; its directory
@@ -20,6 +25,10 @@ type Options struct {
 	// Limits are what records are checked against; the zero value means the
 	// defaults.
 	Limits registry.Limits
+	// Grace is how long the data of a deleted image is kept from being an
+	// orphan, so that downloads under way can end; 0 means a minute and less
+	// than 0 means none.
+	Grace time.Duration
 	// Notify, if not nil, is called after each commit that made events, with
 	// the latest of their revisions. Calls may overlap and come out of order.
 	// It must not block.
@@ -33,7 +42,8 @@ type Options struct {
 type DB struct {
 	writer, reader *sql.DB
 	path           string
-	limits         registry.Limits
+	limits         registry.Limits // with their defaults
+	grace          time.Duration
 	notify         func(int64)
 	now            func() time.Time
 }
@@ -47,7 +57,10 @@ var (
 // Open opens the database and brings its tables up to date. Errors name the
 // path. The caller closes the DB.
 func Open(ctx context.Context, o Options) (*DB, error) {
-	d := &DB{path: o.Path, limits: o.Limits, notify: o.Notify, now: o.Now}
+	d := &DB{path: o.Path, limits: o.Limits.WithDefaults(), grace: o.Grace, notify: o.Notify, now: o.Now}
+	if d.grace == 0 {
+		d.grace = defaultGrace
+	}
 	if d.notify == nil {
 		d.notify = func(int64) {}
 	}

@@ -13,10 +13,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// open opens the database at path, told of its commits by notify.
+// open opens the database at path, which tells notify of its commits and gives
+// deleted data no grace.
 func open(t *testing.T, path string, notify func(int64)) *db.DB {
 	t.Helper()
-	d, err := db.Open(t.Context(), db.Options{Path: path, Notify: notify})
+	d, err := db.Open(t.Context(), db.Options{Path: path, Grace: -1, Notify: notify})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,23 +42,17 @@ func (d *DB) Manifest(ctx context.Context, digest origin.Digest) (encoded []byte
 // Create implements registry.Images. The image is shared if it has no
 // visibility. img itself is left alone.
 func (d *DB) Create(ctx context.Context, img *registry.Image) (*registry.Image, error) {
-	if img.ID == "" {
-		img = img.Clone()
-		img.ID = uuid.NewString()
+	next := img.Draft()
+	if next.ID == "" {
+		next.ID = uuid.NewString()
 	}
-	next, err := (&registry.Image{ID: img.ID, Status: registry.Queued}).Amended(img)
-	if err != nil {
-		return nil, err
-	}
-	next = next.Clone() // Amended may return what it was called on
-	next.Normalize()
 	if next.Visibility == "" {
 		next.Visibility = registry.Shared
 	}
 	if err := next.Validate(d.limits); err != nil {
 		return nil, err
 	}
-	err = d.write(ctx, "create image "+next.ID, func(c *change) error {
+	err := d.write(ctx, "create image "+next.ID, func(c *change) error {
 		var taken bool
 		err := c.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM images WHERE id = ?)
 			OR EXISTS (SELECT 1 FROM tombstones WHERE id = ?)`, next.ID, next.ID).Scan(&taken)
@@ -104,9 +98,9 @@ func (d *DB) Update(ctx context.Context, id string, alter func(*registry.Image) 
 }
 
 // Delete implements registry.Images. An upload that is under way keeps its
-// location until it ends, by Finish, Abort or AbortAll: an object deleted
-// before would be written after.
-func (d *DB) Delete(ctx context.Context, id string) error {
+// location until it ends, by Finish or Abort: an object deleted before would be
+// written after. check runs inside the write transaction, as in Update.
+func (d *DB) Delete(ctx context.Context, id string, check func(*registry.Image) error) error {
 	return d.write(ctx, fmt.Sprintf("delete image %.80q", id), func(c *change) error {
 		img, err := load(ctx, c.Tx, id)
 		if err != nil {
@@ -114,6 +108,11 @@ func (d *DB) Delete(ctx context.Context, id string) error {
 		}
 		if img.Protected {
 			return fmt.Errorf("%w: the image is protected", registry.ErrForbidden)
+		}
+		if check != nil {
+			if err := check(img); err != nil {
+				return refusal{err}
+			}
 		}
 		if _, err := c.event(ctx, id, registry.EventDelete, img.Digest); err != nil {
 			return err
@@ -125,7 +124,7 @@ func (d *DB) Delete(ctx context.Context, id string) error {
 			return err
 		}
 		for _, loc := range img.Locations {
-			if err := c.orphan(ctx, id, loc); err != nil {
+			if err := c.orphan(ctx, id, loc, c.at.Add(max(d.grace, 0))); err != nil {
 				return err
 			}
 		}

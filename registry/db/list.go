@@ -102,7 +102,7 @@ func filter(q registry.Query) (*where, error) {
 	}
 	for _, b := range q.Bounds {
 		switch b.Column {
-		case "size", "min_ram", "min_disk":
+		case "size", "virtual_size", "min_ram", "min_disk":
 		default:
 			return nil, fmt.Errorf("%w: no bounds on %.80q", registry.ErrInvalid, b.Column)
 		}

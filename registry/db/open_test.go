@@ -148,7 +148,7 @@ func TestNotifyTellsOfEveryCommitThatMadeEvents(t *testing.T) {
 	if err := d.Forget(ctx, origin.Location{URL: "file://x/y"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Delete(ctx, img.ID); err != nil {
+	if err := d.Delete(ctx, img.ID, nil); err != nil {
 		t.Fatal(err)
 	}
 	if !slices.Equal(told, []int64{1, 2}) {
@@ -180,6 +180,67 @@ func TestTimesAreMicrosecondsInUTC(t *testing.T) {
 	}
 	if img.UpdatedAt.Sub(img.CreatedAt) != time.Hour {
 		t.Errorf("updated at %v", img.UpdatedAt)
+	}
+}
+
+func TestDataOfADeletedImageHasAGraceAndThatOfAnUploadHasNone(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		set   time.Duration
+		grace time.Duration
+	}{
+		{"the default", 0, time.Minute},
+		{"one that is set", time.Hour, time.Hour},
+		{"none", -1, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			now := time.Now()
+			d, err := db.Open(t.Context(), db.Options{
+				Path: filepath.Join(t.TempDir(), "registry.db"), Grace: tt.set, Now: func() time.Time { return now },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer closeDB(t, d)
+			ctx := t.Context()
+			data := sha256.Sum256([]byte("data"))
+			m := (&origin.Manifest{Size: 4, Sums: data[:]}).Encode()
+			sum := origin.Summary{Size: 4, Manifest: m, Digest: origin.DigestOf(m)}
+			begin := func(n int) (string, origin.Location) {
+				img, err := d.Create(ctx, &registry.Image{DiskFormat: "raw", ContainerFormat: "bare"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				loc := origin.Location{URL: fmt.Sprintf("file://s/%d", n)}
+				if _, err := d.Begin(ctx, img.ID, loc); err != nil {
+					t.Fatal(err)
+				}
+				return img.ID, loc
+			}
+			want := func(locs ...origin.Location) {
+				t.Helper()
+				if got, err := d.Orphans(ctx, "", 10); err != nil || !slices.Equal(got, locs) {
+					t.Errorf("orphans %v, %v; want %v", got, err, locs)
+				}
+			}
+			id, deleted := begin(1)
+			if _, err := d.Finish(ctx, id, deleted, sum); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.Delete(ctx, id, nil); err != nil {
+				t.Fatal(err)
+			}
+			id, aborted := begin(2)
+			if err := d.Abort(ctx, id, aborted); err != nil {
+				t.Fatal(err)
+			}
+			if tt.grace > 0 {
+				now = now.Add(tt.grace - time.Second)
+				want(aborted)
+			}
+			now = now.Add(time.Second)
+			want(deleted, aborted)
+		})
 	}
 }
 
@@ -226,7 +287,7 @@ func TestAKillAtAnyCommitLosesNothing(t *testing.T) {
 	first, second := origin.Location{URL: "file://s/1"}, origin.Location{URL: "file://s/2"}
 	data := sha256.Sum256([]byte("data"))
 	m := &origin.Manifest{Size: 4, Sums: data[:]}
-	sum := origin.Summary{Size: 4, Manifest: m, Digest: origin.DigestOf(m.Encode())}
+	sum := origin.Summary{Size: 4, Manifest: m.Encode(), Digest: origin.DigestOf(m.Encode())}
 
 	for i, step := range []struct {
 		name    string
@@ -243,7 +304,7 @@ func TestAKillAtAnyCommitLosesNothing(t *testing.T) {
 		{"begin again", func() error { _, err := d.Begin(ctx, id, second); return err }, registry.Queued, []origin.Location{first, second}},
 		{"forget", func() error { return d.Forget(ctx, first) }, registry.Queued, []origin.Location{second}},
 		{"finish", func() error { _, err := d.Finish(ctx, id, second, sum); return err }, registry.Active, nil},
-		{"delete", func() error { return d.Delete(ctx, id) }, "", []origin.Location{second}},
+		{"delete", func() error { return d.Delete(ctx, id, nil) }, "", []origin.Location{second}},
 		{"forget again", func() error { return d.Forget(ctx, second) }, "", nil},
 	} {
 		if err := step.do(); err != nil {
@@ -251,11 +312,22 @@ func TestAKillAtAnyCommitLosesNothing(t *testing.T) {
 		}
 		for range 2 { // a kill right after the start changes nothing
 			restarted := clone(t, path)
-			if err := restarted.AbortAll(ctx); err != nil {
-				t.Fatal(err)
-			}
+			abortUnfinished(t, restarted)
 			wantAfterKill(t, fmt.Sprintf("%d, %s", i, step.name), restarted, id, step.status, step.orphans)
 			closeDB(t, restarted)
+		}
+	}
+}
+
+func abortUnfinished(t *testing.T, d *db.DB) {
+	t.Helper()
+	uploads, err := d.Unfinished(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range uploads {
+		if err := d.Abort(t.Context(), u.ImageID, u.Location); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
@@ -290,7 +362,7 @@ func wantAfterKill(t *testing.T, step string, d *db.DB, id string, status regist
 			t.Errorf("%s: manifest: %v", step, err)
 		}
 	}
-	got, err := d.Orphans(ctx, 10)
+	got, err := d.Orphans(ctx, "", 10)
 	if err != nil || !slices.Equal(got, orphans) {
 		t.Errorf("%s: orphans %v, want %v; %v", step, got, orphans, err)
 	}

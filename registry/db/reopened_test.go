@@ -45,7 +45,7 @@ func (r *reopened) restart() (*db.DB, func()) {
 	r.mu.Lock()
 	if r.changes++; r.changes%5 == 0 {
 		closeDB(r.t, r.d)
-		d, err := db.Open(context.Background(), db.Options{Path: r.path, Notify: r.events.Notify})
+		d, err := db.Open(context.Background(), db.Options{Path: r.path, Grace: -1, Notify: r.events.Notify})
 		if err != nil {
 			r.t.Errorf("open again: %v", err)
 		} else {
@@ -86,10 +86,16 @@ func (r *reopened) Revision(ctx context.Context) (int64, error) {
 	return d.Revision(ctx)
 }
 
-func (r *reopened) Orphans(ctx context.Context, limit int) ([]origin.Location, error) {
+func (r *reopened) Unfinished(ctx context.Context) ([]registry.Upload, error) {
 	d, done := r.use()
 	defer done()
-	return d.Orphans(ctx, limit)
+	return d.Unfinished(ctx)
+}
+
+func (r *reopened) Orphans(ctx context.Context, after string, limit int) ([]origin.Location, error) {
+	d, done := r.use()
+	defer done()
+	return d.Orphans(ctx, after, limit)
 }
 
 func (r *reopened) Create(ctx context.Context, img *registry.Image) (*registry.Image, error) {
@@ -104,10 +110,10 @@ func (r *reopened) Update(ctx context.Context, id string, change func(*registry.
 	return d.Update(ctx, id, change)
 }
 
-func (r *reopened) Delete(ctx context.Context, id string) error {
+func (r *reopened) Delete(ctx context.Context, id string, check func(*registry.Image) error) error {
 	d, done := r.restart()
 	defer done()
-	return d.Delete(ctx, id)
+	return d.Delete(ctx, id, check)
 }
 
 func (r *reopened) Begin(ctx context.Context, id string, loc origin.Location) (*registry.Image, error) {
@@ -126,12 +132,6 @@ func (r *reopened) Abort(ctx context.Context, id string, loc origin.Location) er
 	d, done := r.restart()
 	defer done()
 	return d.Abort(ctx, id, loc)
-}
-
-func (r *reopened) AbortAll(ctx context.Context) error {
-	d, done := r.restart()
-	defer done()
-	return d.AbortAll(ctx)
 }
 
 func (r *reopened) Forget(ctx context.Context, loc origin.Location) error {

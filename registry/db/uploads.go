@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"nearsight/origin"
 	"nearsight/registry"
@@ -36,7 +38,7 @@ func (d *DB) Begin(ctx context.Context, id string, loc origin.Location) (next *r
 			return err
 		}
 		if known {
-			return fmt.Errorf("%w: location %s is in use", registry.ErrConflict, loc.URL)
+			return fmt.Errorf("%w: the location is in use", registry.ErrConflict)
 		}
 		_, err = c.ExecContext(ctx, "INSERT INTO objects (url, validator, image_id, state, since) VALUES (?, ?, ?, 'live', ?)",
 			loc.URL, loc.Validator, id, toMicros(c.at))
@@ -51,38 +53,41 @@ func (d *DB) Begin(ctx context.Context, id string, loc origin.Location) (next *r
 	return next, nil
 }
 
-// Finish implements registry.Uploads. ErrConflict if the upload to loc was
-// ended before; unless it was by Finish, loc is an orphan then.
+// Finish implements registry.Uploads. ErrConflict also if loc has other data, or
+// was never begun. It trusts sum, as origin.Ingest made it, that its digest is
+// the manifest's.
 func (d *DB) Finish(ctx context.Context, id string, loc origin.Location, sum origin.Summary) (*registry.Image, error) {
 	doing := fmt.Sprintf("finish upload to image %.80q", id)
-	if sum.Manifest == nil || sum.Manifest.Size != sum.Size {
-		return nil, fmt.Errorf("%s: %w: the manifest is not of %d bytes", doing, registry.ErrInvalid, sum.Size)
+	m, err := origin.DecodeManifest(sum.Manifest)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", doing, registry.ErrInvalid, err)
 	}
-	encoded := sum.Manifest.Encode()
-	if origin.DigestOf(encoded) != sum.Digest { // images share it by that name
-		return nil, fmt.Errorf("%s: %w: digest %.80q is not the manifest's", doing, registry.ErrInvalid, sum.Digest)
+	if m.Size != sum.Size {
+		return nil, fmt.Errorf("%s: %w: the manifest is of %d bytes, not %d", doing, registry.ErrInvalid, m.Size, sum.Size)
 	}
 	var next *registry.Image
 	var lost error // the upload is, but the books are right and are kept
-	err := d.write(ctx, doing, func(c *change) error {
+	err = d.write(ctx, doing, func(c *change) error {
+		live, err := c.end(ctx, id, loc)
+		if err != nil {
+			return err
+		}
 		old, err := load(ctx, c.Tx, id)
-		if errors.Is(err, registry.ErrNotFound) {
+		switch {
+		case errors.Is(err, registry.ErrNotFound):
 			lost = fmt.Errorf("%s: %w", doing, err)
-			return c.orphan(ctx, id, loc)
-		}
-		if err != nil {
+			return c.orphan(ctx, id, loc, c.at)
+		case err != nil:
 			return err
-		}
-		live, err := c.endLive(ctx, id, loc)
-		if err != nil {
-			return err
-		}
-		if !live {
-			lost = fmt.Errorf("%s: %w: no upload to %s is under way", doing, registry.ErrConflict, loc.URL)
-			return c.orphan(ctx, id, loc)
+		case !live && old.Digest == sum.Digest && slices.Contains(old.Locations, loc):
+			next = old // done before, by a call that did not hear of it
+			return nil
+		case !live:
+			lost = fmt.Errorf("%s: %w: the upload is not under way any more", doing, registry.ErrConflict)
+			return c.orphan(ctx, id, loc, c.at)
 		}
 		_, err = c.ExecContext(ctx, "INSERT INTO manifests (digest, encoded) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING",
-			sum.Digest, encoded)
+			sum.Digest, sum.Manifest)
 		if err != nil {
 			return err
 		}
@@ -114,35 +119,69 @@ func setData(img *registry.Image, loc origin.Location, sum origin.Summary) error
 	return nil
 }
 
-// Abort implements registry.Uploads. It may be repeated. ErrConflict, and
-// nothing changes, if the upload was finished.
+// Abort implements registry.Uploads. The image goes back to queued only if this
+// is the upload that it waits for: a late abort does not touch the next one.
 func (d *DB) Abort(ctx context.Context, id string, loc origin.Location) error {
 	return d.write(ctx, fmt.Sprintf("abort upload to image %.80q", id), func(c *change) error {
-		return c.abort(ctx, id, loc)
-	})
-}
-
-// AbortAll implements registry.Uploads.
-func (d *DB) AbortAll(ctx context.Context) error {
-	return d.write(ctx, "abort all uploads", func(c *change) error {
-		uploads, err := c.uploads(ctx)
+		var finished bool
+		err := c.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM locations WHERE url = ?)", loc.URL).Scan(&finished)
 		if err != nil {
 			return err
 		}
-		for _, u := range uploads {
-			if err := c.abort(ctx, u.id, u.loc); err != nil {
-				return err
-			}
+		if finished {
+			return fmt.Errorf("%w: the upload was finished", registry.ErrConflict)
 		}
-		return nil
+		live, err := c.end(ctx, id, loc)
+		if err != nil {
+			return err
+		}
+		if err := c.orphan(ctx, id, loc, c.at); err != nil || !live {
+			return err
+		}
+		old, err := load(ctx, c.Tx, id)
+		if errors.Is(err, registry.ErrNotFound) {
+			return nil // deleted meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		next := old.Clone()
+		if err := next.Become(registry.Queued); err != nil {
+			return err
+		}
+		return c.store(ctx, old, next, registry.EventUpdate)
 	})
 }
 
+// Unfinished implements registry.Uploads.
+func (d *DB) Unfinished(ctx context.Context) (uploads []registry.Upload, err error) {
+	err = d.read(ctx, "list unfinished uploads", func(tx *sql.Tx) error {
+		rows, err := tx.QueryContext(ctx, "SELECT image_id, url, validator FROM objects WHERE state = 'live' ORDER BY since, url")
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var u registry.Upload
+			if err := rows.Scan(&u.ImageID, &u.Location.URL, &u.Location.Validator); err != nil {
+				return err
+			}
+			uploads = append(uploads, u)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return uploads, nil
+}
+
 // Orphans implements registry.Uploads.
-func (d *DB) Orphans(ctx context.Context, limit int) (locs []origin.Location, err error) {
+func (d *DB) Orphans(ctx context.Context, after string, limit int) (locs []origin.Location, err error) {
 	err = d.read(ctx, "list orphans", func(tx *sql.Tx) error {
 		rows, err := tx.QueryContext(ctx, `SELECT url, validator FROM objects
-			WHERE state = 'dead' ORDER BY since, url LIMIT ?`, max(limit, 0))
+			WHERE url > ? AND state = 'dead' AND since <= ? ORDER BY url LIMIT ?`,
+			after, toMicros(d.now()), max(limit, 0))
 		if err != nil {
 			return err
 		}
@@ -162,7 +201,7 @@ func (d *DB) Orphans(ctx context.Context, limit int) (locs []origin.Location, er
 	return locs, nil
 }
 
-// Forget implements registry.Uploads. What is no orphan is left alone.
+// Forget implements registry.Uploads.
 func (d *DB) Forget(ctx context.Context, loc origin.Location) error {
 	return d.write(ctx, "forget orphan "+loc.URL, func(c *change) error {
 		_, err := c.ExecContext(ctx, "DELETE FROM objects WHERE url = ? AND state = 'dead'", loc.URL)
@@ -170,62 +209,9 @@ func (d *DB) Forget(ctx context.Context, loc origin.Location) error {
 	})
 }
 
-// An upload is one that is under way.
-type upload struct {
-	id  string
-	loc origin.Location
-}
-
-func (c *change) uploads(ctx context.Context) (list []upload, err error) {
-	rows, err := c.QueryContext(ctx, "SELECT image_id, url, validator FROM objects WHERE state = 'live' ORDER BY since, url")
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var u upload
-		if err := rows.Scan(&u.id, &u.loc.URL, &u.loc.Validator); err != nil {
-			return nil, err
-		}
-		list = append(list, u)
-	}
-	return list, rows.Err()
-}
-
-// abort ends the upload to loc. The image goes back to queued only if this is
-// the upload that it waits for: a late abort does not touch the next one.
-func (c *change) abort(ctx context.Context, id string, loc origin.Location) error {
-	finished, err := c.finished(ctx, loc)
-	if err != nil {
-		return err
-	}
-	if finished {
-		return fmt.Errorf("%w: the upload to %s was finished", registry.ErrConflict, loc.URL)
-	}
-	live, err := c.endLive(ctx, id, loc)
-	if err != nil {
-		return err
-	}
-	if err := c.orphan(ctx, id, loc); err != nil || !live {
-		return err
-	}
-	old, err := load(ctx, c.Tx, id)
-	if errors.Is(err, registry.ErrNotFound) {
-		return nil // deleted meanwhile
-	}
-	if err != nil {
-		return err
-	}
-	next := old.Clone()
-	if err := next.Become(registry.Queued); err != nil {
-		return err
-	}
-	return c.store(ctx, old, next, registry.EventUpdate)
-}
-
-// endLive takes loc out of the uploads under way and reports whether it was one
-// of them.
-func (c *change) endLive(ctx context.Context, id string, loc origin.Location) (bool, error) {
+// end takes loc out of the uploads under way and reports whether it was one of
+// them.
+func (c *change) end(ctx context.Context, id string, loc origin.Location) (live bool, err error) {
 	res, err := c.ExecContext(ctx, "DELETE FROM objects WHERE url = ? AND image_id = ? AND state = 'live'", loc.URL, id)
 	if err != nil {
 		return false, err
@@ -234,22 +220,11 @@ func (c *change) endLive(ctx context.Context, id string, loc origin.Location) (b
 	return n > 0, err
 }
 
-// orphan notes that loc is to be deleted, unless an image or another image's
-// upload has it.
-func (c *change) orphan(ctx context.Context, id string, loc origin.Location) error {
-	if _, err := c.endLive(ctx, id, loc); err != nil {
-		return err
-	}
-	if finished, err := c.finished(ctx, loc); err != nil || finished {
-		return err
-	}
+// orphan notes that loc, which no upload to the image id writes any more, is to
+// be deleted from a time on; unless an image or another image's upload has it.
+func (c *change) orphan(ctx context.Context, id string, loc origin.Location, from time.Time) error {
 	_, err := c.ExecContext(ctx, `INSERT INTO objects (url, validator, image_id, state, since)
-		VALUES (?, ?, ?, 'dead', ?) ON CONFLICT (url) DO NOTHING`, loc.URL, loc.Validator, id, toMicros(c.at))
+		SELECT ?, ?, ?, 'dead', ? WHERE NOT EXISTS (SELECT 1 FROM locations WHERE url = ?)
+		ON CONFLICT (url) DO NOTHING`, loc.URL, loc.Validator, id, toMicros(from), loc.URL)
 	return err
-}
-
-// finished reports whether loc is the place of an image's data.
-func (c *change) finished(ctx context.Context, loc origin.Location) (yes bool, err error) {
-	err = c.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM locations WHERE url = ?)", loc.URL).Scan(&yes)
-	return yes, err
 }

@@ -105,9 +105,17 @@ func createTests() []test {
 					"os_glance_import_task": "not counted", strings.Repeat("k", 255): strings.Repeat("v", 65535),
 				},
 			}
-			for i := range 127 {
+			for i := range 123 {
 				img.Properties[fmt.Sprint("p", i)] = "v"
 			}
+			for i := range 3 {
+				img.Properties[fmt.Sprint("long", i)] = strings.Repeat("v", 65000)
+			}
+			left := 256<<10 - len("rest")
+			for name, value := range img.Properties {
+				left -= len(name) + len(value)
+			}
+			img.Properties["rest"] = strings.Repeat("v", left)
 			for i := range 128 {
 				img.Tags = append(img.Tags, fmt.Sprint("t", i))
 			}
@@ -215,6 +223,13 @@ func badImages() []badImage {
 			i.Properties = map[string]string{"k": strings.Repeat("v", 65536)}
 		}},
 		{"too many tags", registry.ErrTooLarge, "129 tags", func(i *registry.Image) { i.Tags, _ = many(129) }},
+		{"properties too large together", registry.ErrTooLarge, "262144 bytes", func(i *registry.Image) {
+			i.Properties = map[string]string{"k": strings.Repeat("v", 65535-3)}
+			for n := range 3 {
+				i.Properties[fmt.Sprint(n)] = strings.Repeat("v", 65535)
+			}
+			i.Properties["last"] = ""
+		}},
 		{"too many properties", registry.ErrTooLarge, "129 properties", func(i *registry.Image) { _, i.Properties = many(129) }},
 	}
 }

@@ -199,7 +199,7 @@ func (s *suite) oneLife(ctx context.Context, n int) error {
 	if _, err := s.Uploads.Begin(ctx, img.ID, place(2*n+1)); err != nil {
 		return err
 	}
-	if err := s.Images.Delete(ctx, other.ID); err != nil {
+	if err := s.Images.Delete(ctx, other.ID, nil); err != nil {
 		return err
 	}
 	if _, err := s.Uploads.Finish(ctx, img.ID, place(2*n+1), summary("data")); err != nil {

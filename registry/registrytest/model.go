@@ -68,7 +68,7 @@ func randomQuery(r *rand.Rand, all []*registry.Image) registry.Query {
 	}
 	if sometimes() {
 		low, high := int64(r.IntN(3)), int64(1+r.IntN(3))
-		q.Bounds = append(q.Bounds, registry.Bound{Column: []string{"size", "min_ram", "min_disk"}[r.IntN(3)], Min: &low, Max: &high})
+		q.Bounds = append(q.Bounds, registry.Bound{Column: []string{"size", "virtual_size", "min_ram", "min_disk"}[r.IntN(4)], Min: &low, Max: &high})
 	}
 	if r.IntN(2) == 0 {
 		ops := []string{"gt", "gte", "lt", "lte", "eq", "neq"}
@@ -156,7 +156,7 @@ func matches(img *registry.Image, q registry.Query) bool {
 		}
 	}
 	for _, b := range q.Bounds {
-		value := map[string]*int64{"size": img.Size, "min_ram": ptr(int64(img.MinRAM)), "min_disk": ptr(int64(img.MinDisk))}[b.Column]
+		value := map[string]*int64{"size": img.Size, "virtual_size": img.VirtualSize, "min_ram": ptr(int64(img.MinRAM)), "min_disk": ptr(int64(img.MinDisk))}[b.Column]
 		if value == nil || *value < *b.Min || *value > *b.Max {
 			return false
 		}

@@ -18,7 +18,8 @@ import (
 )
 
 // A Stack is one registry seen through all of its interfaces. Its images are
-// bound by the default registry.Limits.
+// bound by the default registry.Limits, and their data becomes an orphan without
+// a grace.
 type Stack struct {
 	Images  registry.Images
 	Uploads registry.Uploads
@@ -100,7 +101,7 @@ func (s *suite) update(id string, change func(*registry.Image)) *registry.Image 
 
 func (s *suite) delete(id string) {
 	s.Helper()
-	if err := s.Images.Delete(s.Context(), id); err != nil {
+	if err := s.Images.Delete(s.Context(), id, nil); err != nil {
 		s.Fatalf("delete: %v", err)
 	}
 }
@@ -162,14 +163,31 @@ func summary(data string) origin.Summary {
 	sum5, sum512 := md5.Sum([]byte(data)), sha512.Sum512([]byte(data))
 	return origin.Summary{
 		Size: m.Size, MD5: hex.EncodeToString(sum5[:]), SHA512: hex.EncodeToString(sum512[:]),
-		Manifest: m, Digest: origin.DigestOf(m.Encode()),
+		Manifest: m.Encode(), Digest: origin.DigestOf(m.Encode()),
 	}
+}
+
+// unfinished returns the locations of all uploads under way, by image.
+func (s *suite) unfinished() map[string]origin.Location {
+	s.Helper()
+	uploads, err := s.Uploads.Unfinished(s.Context())
+	if err != nil {
+		s.Fatalf("unfinished: %v", err)
+	}
+	locs := make(map[string]origin.Location)
+	for _, u := range uploads {
+		locs[u.ImageID] = u.Location
+	}
+	if len(locs) != len(uploads) {
+		s.Errorf("unfinished uploads %v have an image twice", uploads)
+	}
+	return locs
 }
 
 // orphans returns all of them.
 func (s *suite) orphans() []origin.Location {
 	s.Helper()
-	locs, err := s.Uploads.Orphans(s.Context(), 1000)
+	locs, err := s.Uploads.Orphans(s.Context(), "", 1000)
 	if err != nil {
 		s.Fatalf("orphans: %v", err)
 	}

@@ -235,7 +235,7 @@ func deleteTests() []test {
 			s.wantErr(err, registry.ErrNotFound)
 			_, err = s.Images.Update(s.Context(), id, func(*registry.Image) error { return nil })
 			s.wantErr(err, registry.ErrNotFound)
-			s.wantErr(s.Images.Delete(s.Context(), id), registry.ErrNotFound)
+			s.wantErr(s.Images.Delete(s.Context(), id, nil), registry.ErrNotFound)
 			_, err = s.Uploads.Begin(s.Context(), id, place(1))
 			s.wantErr(err, registry.ErrNotFound)
 			if got := s.list(registry.Query{Limit: 10}); len(got) != 0 {
@@ -246,15 +246,51 @@ func deleteTests() []test {
 			}
 		}},
 		{"an unknown image is not found", func(s *suite) {
-			s.wantErr(s.Images.Delete(s.Context(), someID), registry.ErrNotFound)
+			s.wantErr(s.Images.Delete(s.Context(), someID, nil), registry.ErrNotFound)
 		}},
 		{"a protected image is not deleted", func(s *suite) {
 			img := draft("x")
 			img.Protected = true
 			id := s.create(img).ID
-			s.unchanged(id, func() { s.wantErr(s.Images.Delete(s.Context(), id), registry.ErrForbidden) })
+			s.unchanged(id, func() { s.wantErr(s.Images.Delete(s.Context(), id, nil), registry.ErrForbidden) })
 			s.update(id, func(i *registry.Image) { i.Protected = false })
 			s.delete(id)
+		}},
+		{"the check sees the record and may refuse, but not hide that it is protected", func(s *suite) {
+			img := draft("x")
+			img.Protected = true
+			id := s.create(img).ID
+			refused := errors.New("refused")
+			check := func(seen *registry.Image) error {
+				s.wantSame(seen, img)
+				return refused
+			}
+			s.unchanged(id, func() { s.wantErr(s.Images.Delete(s.Context(), id, check), registry.ErrForbidden) })
+			img = s.update(id, func(i *registry.Image) { i.Protected = false })
+			s.unchanged(id, func() {
+				if err := s.Images.Delete(s.Context(), id, check); err != refused {
+					s.Errorf("error %v, want %v as it is", err, refused)
+				}
+			})
+			err := s.Images.Delete(s.Context(), id, func(*registry.Image) error { refused = nil; return nil })
+			if err != nil || refused != nil {
+				s.Errorf("error %v; or the check was not asked", err)
+			}
+			s.wantErr(s.Images.Delete(s.Context(), id, check), registry.ErrNotFound)
+		}},
+		{"no change comes between check and delete", func(s *suite) {
+			id := s.create(draft("x")).ID
+			checked, changed := make(chan struct{}), make(chan error)
+			go func() {
+				<-checked
+				_, err := s.Images.Update(s.Context(), id, func(i *registry.Image) error { i.MinRAM = 1; return nil })
+				changed <- err
+			}()
+			err := s.Images.Delete(s.Context(), id, func(*registry.Image) error { close(checked); return nil })
+			if err != nil {
+				s.Error(err)
+			}
+			s.wantErr(<-changed, registry.ErrNotFound)
 		}},
 		{"what another image has is left alone", func(s *suite) {
 			img := draft("x")
@@ -266,7 +302,7 @@ func deleteTests() []test {
 		{"of many who delete, one succeeds", func(s *suite) {
 			id := s.create(draft("x")).ID
 			done := parallel(20, func(int) bool {
-				err := s.Images.Delete(s.Context(), id)
+				err := s.Images.Delete(s.Context(), id, nil)
 				if err != nil && !errors.Is(err, registry.ErrNotFound) {
 					s.Errorf("delete: %v", err)
 				}

@@ -3,6 +3,9 @@ package registrytest
 import (
 	"bytes"
 	"errors"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 
 	"nearsight/origin"
@@ -124,9 +127,9 @@ func uploadTests() []test {
 			id := s.create(draft("x")).ID
 			s.begin(id, place(1))
 			for name, spoil := range map[string]func(*origin.Summary){
-				"no manifest":           func(sum *origin.Summary) { sum.Manifest = nil },
-				"another size":          func(sum *origin.Summary) { sum.Size++ },
-				"another data's digest": func(sum *origin.Summary) { sum.Digest = summary("other").Digest },
+				"no manifest":  func(sum *origin.Summary) { sum.Manifest = nil },
+				"another size": func(sum *origin.Summary) { sum.Size++ },
+				"no chunks":    func(sum *origin.Summary) { sum.Manifest = sum.Manifest[:len(sum.Manifest)-32] },
 			} {
 				s.unchanged(id, func() {
 					sum := summary("data")
@@ -189,26 +192,69 @@ func uploadTests() []test {
 			s.wantManifest(summary("data"))
 			s.noManifest(summary("other"))
 		}},
-		{"AbortAll ends every upload, and only those", func(s *suite) {
-			active := s.upload(draft("active"), place(0), "data")
+		{"every upload that has not ended is unfinished, and only those", func(s *suite) {
+			if got := s.unfinished(); len(got) != 0 {
+				s.Errorf("unfinished %v", got)
+			}
+			s.upload(draft("active"), place(0), "data")
 			a, b, gone := s.create(draft("a")).ID, s.create(draft("b")).ID, s.create(draft("gone")).ID
 			s.begin(a, place(1))
 			s.begin(b, place(2))
 			s.begin(gone, place(3))
 			s.delete(gone)
-			for range 2 {
-				if err := s.Uploads.AbortAll(s.Context()); err != nil {
-					s.Fatal(err)
-				}
-				s.wantStatus(a, registry.Queued)
-				s.wantStatus(b, registry.Queued)
-				s.wantSame(s.get(active.ID), active)
-				if got := len(s.orphans()); got != 3 {
-					s.Errorf("%d orphans", got)
-				}
+			s.abort(b, place(2))
+			s.begin(b, place(4))
+			want := map[string]origin.Location{a: place(1), b: place(4), gone: place(3)}
+			if got := s.unfinished(); !maps.Equal(got, want) {
+				s.Errorf("unfinished %v, want %v", got, want)
 			}
-			if got := s.revision(); got != 3+3+3+1+2 {
-				s.Errorf("revision %d", got)
+			for id, loc := range want {
+				s.abort(id, loc)
+			}
+			if got := s.unfinished(); len(got) != 0 {
+				s.Errorf("unfinished %v", got)
+			}
+		}},
+		{"a finish that is repeated returns the image and changes nothing", func(s *suite) {
+			id := s.upload(draft("x"), place(1), "data").ID
+			s.update(id, func(i *registry.Image) { i.Name = ptr("y") })
+			s.unchanged(id, func() { s.wantSame(s.finish(id, place(1), summary("data")), s.get(id)) })
+			s.wantOrphans()
+			s.wantManifest(summary("data"))
+			s.delete(id)
+			_, err := s.Uploads.Finish(s.Context(), id, place(1), summary("data"))
+			s.wantErr(err, registry.ErrNotFound)
+			s.wantOrphans(place(1))
+			s.noManifest(summary("data"))
+		}},
+		{"an abort of what never began makes sure that it does not begin", func(s *suite) {
+			id := s.create(draft("x")).ID
+			s.unchanged(id, func() { s.abort(id, place(1)) })
+			_, err := s.Uploads.Begin(s.Context(), id, place(1))
+			s.wantErr(err, registry.ErrConflict)
+			s.wantOrphans(place(1))
+			s.begin(id, place(2))
+		}},
+		{"refusals tell a client what is wrong, and no location", func(s *suite) {
+			id := s.upload(draft("x"), place(1), "data").ID
+			saving := s.create(draft("saving")).ID
+			s.begin(saving, place(2))
+			_, errBegin := s.Uploads.Begin(s.Context(), saving, place(3))
+			_, errUsed := s.Uploads.Begin(s.Context(), s.create(draft("other")).ID, place(2))
+			_, errFinish := s.Uploads.Finish(s.Context(), id, place(4), summary("data"))
+			for _, tt := range []struct {
+				err  error
+				text string
+			}{
+				{errBegin, "image is saving: data can be uploaded only while it is queued"},
+				{errUsed, "in use"},
+				{errFinish, "not under way"},
+				{s.Uploads.Abort(s.Context(), id, place(1)), "was finished"},
+			} {
+				s.wantErr(tt.err, registry.ErrConflict)
+				if text := tt.err.Error(); !strings.Contains(text, tt.text) || strings.Contains(text, "://") {
+					s.Errorf("error %q; want %q and no location", text, tt.text)
+				}
 			}
 		}},
 		{"equal data shares one manifest, which goes with the last image", func(s *suite) {
@@ -239,19 +285,27 @@ func orphanTests() []test {
 			s.wantOrphans()
 			s.forget(place(1))
 		}},
-		{"the oldest come first, up to the limit", func(s *suite) {
+		{"they come in pages", func(s *suite) {
 			for _, n := range []int{3, 1, 2} {
 				s.delete(s.upload(draft("x"), place(n), "data").ID)
 			}
-			s.wantOrphans(place(3), place(1), place(2))
-			for limit, want := range map[int]int{-1: 0, 0: 0, 1: 1, 2: 2, 4: 3} {
-				got, err := s.Uploads.Orphans(s.Context(), limit)
-				if err != nil || len(got) != want {
-					s.Errorf("limit %d: %d orphans, %v", limit, len(got), err)
+			s.wantOrphans(place(1), place(2), place(3))
+			for _, tt := range []struct {
+				after string
+				limit int
+				want  []origin.Location
+			}{
+				{"", -1, nil}, {"", 0, nil}, {"", 1, []origin.Location{place(1)}},
+				{place(1).URL, 1, []origin.Location{place(2)}}, {place(1).URL, 9, []origin.Location{place(2), place(3)}},
+				{place(2).URL + "/none", 9, []origin.Location{place(3)}}, {place(3).URL, 9, nil},
+			} {
+				got, err := s.Uploads.Orphans(s.Context(), tt.after, tt.limit)
+				if err != nil || !slices.Equal(got, tt.want) {
+					s.Errorf("%d after %q: %v, %v; want %v", tt.limit, tt.after, got, err, tt.want)
 				}
 			}
-			s.forget(place(3))
-			s.wantOrphans(place(1), place(2))
+			s.forget(place(1))
+			s.wantOrphans(place(2), place(3))
 		}},
 		{"an upload to a deleted image is none before it ends by Finish", func(s *suite) {
 			id := s.create(draft("x")).ID
@@ -289,7 +343,7 @@ func orphanTests() []test {
 					}
 				})
 				race.Go(func() {
-					if err := s.Images.Delete(s.Context(), id); err != nil {
+					if err := s.Images.Delete(s.Context(), id, nil); err != nil {
 						s.Errorf("delete: %v", err)
 					}
 				})
@@ -334,7 +388,7 @@ func (s *suite) forget(loc origin.Location) {
 func (s *suite) wantManifest(sum origin.Summary) {
 	s.Helper()
 	got, err := s.Images.Manifest(s.Context(), sum.Digest)
-	if err != nil || !bytes.Equal(got, sum.Manifest.Encode()) {
+	if err != nil || !bytes.Equal(got, sum.Manifest) {
 		s.Errorf("manifest %x, %v", got, err)
 	}
 }

@@ -1,6 +1,7 @@
 package task
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A fakeUploads knows orphans only.
+// A fakeUploads knows orphans, sorted by URL, and uploads under way.
 type fakeUploads struct {
 	registry.Uploads
 	mu        sync.Mutex
@@ -28,12 +29,18 @@ type fakeUploads struct {
 	looks     int
 	listErr   error
 	forgetErr error
+
+	uploads   []registry.Upload
+	aborts    int // calls of Abort
+	unfinErr  error
+	abortErrs []error // the next Aborts return these; then they succeed
 }
 
 func (u *fakeUploads) add(locs ...origin.Location) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.orphans = append(u.orphans, locs...)
+	slices.SortFunc(u.orphans, func(a, b origin.Location) int { return cmp.Compare(a.URL, b.URL) })
 }
 
 func (u *fakeUploads) fail(list, forget error) {
@@ -48,14 +55,61 @@ func (u *fakeUploads) left() (orphans, looks int) {
 	return len(u.orphans), u.looks
 }
 
-func (u *fakeUploads) Orphans(ctx context.Context, limit int) ([]origin.Location, error) {
+func (u *fakeUploads) Orphans(ctx context.Context, after string, limit int) ([]origin.Location, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.looks++
 	if u.listErr != nil {
 		return nil, u.listErr
 	}
-	return slices.Clone(u.orphans[:min(limit, len(u.orphans))]), ctx.Err()
+	for i, loc := range u.orphans {
+		if loc.URL > after {
+			return slices.Clone(u.orphans[i:min(i+limit, len(u.orphans))]), ctx.Err()
+		}
+	}
+	return nil, ctx.Err()
+}
+
+func (u *fakeUploads) begin(id string, loc origin.Location) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.uploads = append(u.uploads, registry.Upload{ImageID: id, Location: loc})
+}
+
+func (u *fakeUploads) failAborts(errs ...error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.abortErrs = errs
+}
+
+func (u *fakeUploads) Unfinished(ctx context.Context) ([]registry.Upload, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Clone(u.uploads), errors.Join(u.unfinErr, ctx.Err())
+}
+
+func (u *fakeUploads) Abort(ctx context.Context, id string, loc origin.Location) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.aborts++
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if len(u.abortErrs) > 0 {
+		err := u.abortErrs[0]
+		u.abortErrs = u.abortErrs[1:]
+		return err
+	}
+	u.uploads = slices.DeleteFunc(u.uploads, func(o registry.Upload) bool { return o.ImageID == id && o.Location == loc })
+	u.orphans = append(u.orphans, loc)
+	return nil
+}
+
+// unfinished returns how many uploads are under way, and how many Aborts came.
+func (u *fakeUploads) unfinished() (uploads, aborts int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.uploads), u.aborts
 }
 
 func (u *fakeUploads) Forget(_ context.Context, loc origin.Location) error {
@@ -71,6 +125,11 @@ func (u *fakeUploads) Forget(_ context.Context, loc origin.Location) error {
 // start runs a reaper in a bubble of synctest.
 func start(t *testing.T, u *fakeUploads, s origin.WriteStore) *Reaper {
 	r := &Reaper{Uploads: u, Store: s, Log: slog.New(slog.DiscardHandler)}
+	run(t, r)
+	return r
+}
+
+func run(t *testing.T, r *Reaper) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- r.Run(ctx) }()
@@ -80,7 +139,6 @@ func start(t *testing.T, u *fakeUploads, s origin.WriteStore) *Reaper {
 			t.Errorf("Run: %v", err)
 		}
 	})
-	return r
 }
 
 func TestReaperDeletesWhatIsThereAndWhatComes(t *testing.T) {
@@ -191,7 +249,7 @@ func TestReaperPassesWhatFails(t *testing.T) {
 		var u fakeUploads
 		const stuck = 2*pageSize + 3
 		for i := range stuck {
-			u.add(origin.Location{URL: fmt.Sprintf("other://store/%d", i)})
+			u.add(origin.Location{URL: fmt.Sprintf("another://store/%d", i)}) // before those of the store
 		}
 		for i := range pageSize {
 			u.add(s.Add(fmt.Sprint(i), []byte("x")))
@@ -204,12 +262,114 @@ func TestReaperPassesWhatFails(t *testing.T) {
 	})
 }
 
+// What could not be aborted is, as soon as the registry takes it, and its object
+// goes at once.
+func TestReaperAbortsUntilItSucceeds(t *testing.T) {
+	full := errors.New("disk full")
+	for _, tt := range []struct {
+		name    string
+		errs    []error
+		after   time.Duration
+		aborts  int
+		uploads int
+	}{
+		{"at once", nil, 0, 1, 0},
+		{"at 1, 3 and 7 s", []error{full, full, full}, 7 * time.Second, 4, 0},
+		{"every minute in the end", slices.Repeat([]error{full}, 8), 3*time.Minute + 4*time.Second, 9, 0},
+		{"not when it was finished", []error{registry.ErrConflict}, time.Hour, 1, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var s origintest.Fake
+				var u fakeUploads
+				loc := s.Add("a", []byte("x"))
+				u.begin("a", loc)
+				u.failAborts(tt.errs...)
+				r := start(t, &u, &s)
+				synctest.Wait() // it has nothing to do
+				r.Abort("a", loc)
+				time.Sleep(tt.after)
+				synctest.Wait()
+				uploads, aborts := u.unfinished()
+				if uploads != tt.uploads || s.Len() != tt.uploads || aborts != tt.aborts {
+					t.Errorf("%d uploads, %d objects, %d aborts; want %d, %[4]d, %[5]d", uploads, s.Len(), aborts, tt.uploads, tt.aborts)
+				}
+			})
+		})
+	}
+}
+
+func TestReaperAbortsWhatAnEarlierProcessLeft(t *testing.T) {
+	full := errors.New("disk full")
+	synctest.Test(t, func(t *testing.T) {
+		var s origintest.Fake
+		var u fakeUploads
+		for _, id := range []string{"a", "b", "c"} {
+			u.begin(id, s.Add(id, []byte("x")))
+		}
+		u.failAborts(full, full)
+		r := &Reaper{Uploads: &u, Store: &s, Log: slog.New(slog.DiscardHandler)}
+		if err := r.AbortUnfinished(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if uploads, aborts := u.unfinished(); uploads != 2 || aborts != 3 {
+			t.Errorf("at the start %d uploads remain after %d aborts; want 2 after 3", uploads, aborts)
+		}
+		u.begin("a", s.Add("a", []byte("x"))) // of this process
+		run(t, r)
+		synctest.Wait()
+		if uploads, _ := u.unfinished(); uploads != 1 || s.Len() != 1 {
+			t.Errorf("%d uploads and %d objects are left; want those of this process", uploads, s.Len())
+		}
+	})
+}
+
+func TestReaperSaysThatItCannotTellWhatIsUnfinished(t *testing.T) {
+	u := fakeUploads{unfinErr: errors.New("down")}
+	r := &Reaper{Uploads: &u, Store: &origintest.Fake{}}
+	if err := r.AbortUnfinished(t.Context()); !errors.Is(err, u.unfinErr) {
+		t.Errorf("error %v; want %v", err, u.unfinErr)
+	}
+}
+
+func TestReaperRemembersABoundedNumberOfAborts(t *testing.T) {
+	var u fakeUploads
+	r := &Reaper{Uploads: &u, Store: &origintest.Fake{}, Log: slog.New(slog.DiscardHandler)}
+	for range 2 * maxAborts {
+		r.Abort("a", origin.Location{URL: "fake://fake/a"})
+	}
+	if err := r.abort(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, aborts := u.unfinished(); aborts != maxAborts {
+		t.Errorf("%d aborts; want %d", aborts, maxAborts)
+	}
+}
+
+// A store that hangs keeps no image in saving.
+func TestReaperAbortsWhileTheStoreHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var u fakeUploads
+		s := &hangingStore{}
+		u.add(origin.Location{URL: "a hang"})
+		loc := s.Locate("a")
+		u.begin("a", loc)
+		r := start(t, &u, s)
+		synctest.Wait() // it hangs
+		r.Abort("a", loc)
+		synctest.Wait()
+		if uploads, _ := u.unfinished(); uploads != 0 {
+			t.Error("the upload waits for the store")
+		}
+	})
+}
+
 // A store that hangs does not keep the objects behind it for ever.
 func TestReaperLeavesAStoreThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var u fakeUploads
 		s := &hangingStore{}
-		u.add(origin.Location{URL: "hang"}, s.Add("i", []byte("x")))
+		u.add(origin.Location{URL: "a hang"}, s.Add("i", []byte("x")))
 		start(t, &u, s)
 		time.Sleep(deleteTimeout + time.Second)
 		synctest.Wait()
@@ -222,7 +382,7 @@ func TestReaperLeavesAStoreThatHangs(t *testing.T) {
 type hangingStore struct{ origintest.Fake }
 
 func (s *hangingStore) Delete(ctx context.Context, loc origin.Location) error {
-	if loc.URL == "hang" {
+	if loc.URL == "a hang" {
 		<-ctx.Done()
 		return ctx.Err()
 	}

@@ -79,7 +79,8 @@ CREATE INDEX locations_url ON locations (url);
 
 -- Objects that no image has: live while an upload writes there, dead when they
 -- are to be deleted. image_id is the image they were for, which may be gone;
--- since is when they came into this state.
+-- since is when this state begins: for data of a deleted image, which clients may
+-- still be reading, that is later than the delete.
 CREATE TABLE objects (
     url       TEXT   NOT NULL PRIMARY KEY,
     validator TEXT   NOT NULL,
