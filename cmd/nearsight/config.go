@@ -1,0 +1,328 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"net/url"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nearsight/registry"
+)
+
+// Config holds every setting of the server. The comments here are the manual:
+// each setting is section.key in the configuration file, NEARSIGHT_SECTION_KEY
+// in the environment, and a few are flags of serve. Flags override the
+// environment, which overrides the file. deploy/nearsight.yaml shows them all.
+//
+// Sizes are bytes, or a number with KiB, MiB, GiB or TiB. Durations have units:
+// 90s, 1h30m. Lists are comma-separated outside the file. Relative paths are
+// relative to the working directory.
+type Config struct {
+	// Data is the directory of all that the server keeps. It is made if
+	// missing, and one server at a time uses it. Flag --data.
+	Data string `key:"data"`
+
+	Server struct {
+		// Listen is the address of the API and of image data. Port 0 picks a
+		// free one. Flag --listen.
+		Listen HostPort `key:"listen"`
+		// Admin is the address of /healthz, /readyz and /metrics. Flag --admin.
+		Admin HostPort `key:"admin"`
+		// PublicURL is the base of the URLs in answers, for servers behind a
+		// front, without a path. Empty: the Host that the client asked for.
+		PublicURL string `key:"public_url"`
+		// ShutdownGrace is how long downloads and uploads may go on after
+		// SIGTERM or SIGINT. A second signal cuts them at once.
+		ShutdownGrace time.Duration `key:"shutdown_grace"`
+		// StallTimeout ends a connection whose other side takes or brings no
+		// byte for so long. A slow client that makes progress is never cut.
+		StallTimeout time.Duration `key:"stall_timeout" min:"1s"`
+		// InsecureAllowRemote lets both addresses be reached from other
+		// machines although callers are not told apart yet: whoever reaches
+		// the API is admin. Flag --insecure-allow-remote.
+		InsecureAllowRemote bool `key:"insecure_allow_remote"`
+	}
+
+	Cache struct {
+		// Dir holds the cached data. Empty: the folder cache of Data. It needs
+		// a file system that can punch holes (ext4, XFS, btrfs, tmpfs).
+		Dir string `key:"dir"`
+		// Budget bounds the disk use of Dir: a size, or a percentage of the
+		// size of its file system, which then counts as 1 GiB at least.
+		Budget Budget `key:"budget"`
+		// MinFree is the free space that the file system keeps: below it the
+		// budget counts as used up.
+		MinFree Size `key:"min_free"`
+		// Verify says when bytes are hashed. fill: when they come from the
+		// origin, at their first use after a start, and by scrubbing. always:
+		// also whenever they are sent, for those who trust neither disk nor
+		// neighbours; that costs 0.6 CPU-seconds a GiB.
+		Verify string `key:"verify" oneof:"fill always"`
+		// Local says what to do with images whose origin is a file on the same
+		// file system. share: serve them in place, verified like all else; a
+		// second copy on the same disk helps nobody. copy: copy them.
+		Local string `key:"local" oneof:"share copy"`
+		// Policy says what goes first when the budget is used up: s3fifo or lru.
+		Policy string `key:"policy" oneof:"s3fifo lru"`
+		// OpenFiles bounds the idle file descriptors that are kept open.
+		OpenFiles int `key:"open_files" min:"1"`
+		// FillMemory bounds the memory of all fills under way.
+		FillMemory Size `key:"fill_memory" min:"1MiB"`
+		// FillStall is how long an origin may take for 64 KiB before the fill
+		// asks anew.
+		FillStall time.Duration `key:"fill_stall" min:"1ms"`
+		// ScrubRate is the pace of the background check of the disk, a second.
+		ScrubRate Size `key:"scrub_rate" min:"64KiB"`
+		// ScrubInterval is the time from one pass to the next; 0s means never.
+		ScrubInterval time.Duration `key:"scrub_interval"`
+		// Records is how many image records are kept in memory, and
+		// UnknownRecords how many ids that name no image.
+		Records        int `key:"records" min:"1"`
+		UnknownRecords int `key:"unknown_records" min:"1"`
+	}
+
+	Origin struct {
+		// Dir holds the image data for good. Empty: the folder images of Data.
+		Dir string `key:"dir"`
+		// RateLimit bounds how fast all reads of Dir together go, in bytes a
+		// second, to protect a shared disk; such a store is not served in
+		// place. 0 means unbounded.
+		RateLimit Size `key:"rate_limit"`
+	}
+
+	Images struct {
+		// MaxSize bounds the size of an upload.
+		MaxSize Size `key:"max_size" min:"1"`
+		// MaxProperties and MaxTags bound the number of an image's properties
+		// and tags.
+		MaxProperties int `key:"max_properties" min:"1"`
+		MaxTags       int `key:"max_tags" min:"1"`
+		// DiskFormats and ContainerFormats are the formats that images may have.
+		DiskFormats      []string `key:"disk_formats"`
+		ContainerFormats []string `key:"container_formats"`
+		// PageSize is how many images a page of the list has if the client
+		// does not say, MaxPageSize how many it may ask for.
+		PageSize    int `key:"page_size" min:"1"`
+		MaxPageSize int `key:"max_page_size" min:"1"`
+	}
+
+	Log struct {
+		// Level is the least important kind of line that is written.
+		Level string `key:"level" oneof:"debug info warn error"`
+		// Format is json or text. Lines go to standard error.
+		Format string `key:"format" oneof:"json text"`
+	}
+}
+
+// defaultConfig returns the settings of a server that is told nothing.
+func defaultConfig() Config {
+	var c Config
+	c.Data = "nearsight-data"
+	c.Server.Listen = "127.0.0.1:9292"
+	c.Server.Admin = "127.0.0.1:9293"
+	c.Server.ShutdownGrace = 30 * time.Second
+	c.Server.StallTimeout = 120 * time.Second
+	c.Cache.Budget = Budget{Percent: 10}
+	c.Cache.MinFree = 1 << 30
+	c.Cache.Verify = "fill"
+	c.Cache.Local = "share"
+	c.Cache.Policy = "s3fifo"
+	c.Cache.OpenFiles = 512
+	c.Cache.FillMemory = 32 << 20
+	c.Cache.FillStall = 10 * time.Second
+	c.Cache.ScrubRate = 16 << 20
+	c.Cache.ScrubInterval = 7 * 24 * time.Hour
+	c.Cache.Records = 10000
+	c.Cache.UnknownRecords = 10000
+	c.Images.MaxSize = 1 << 40
+	limits := registry.Limits{}.WithDefaults()
+	c.Images.MaxProperties = limits.Properties
+	c.Images.MaxTags = limits.Tags
+	c.Images.DiskFormats = limits.DiskFormats
+	c.Images.ContainerFormats = limits.ContainerFormats
+	c.Images.PageSize = 25
+	c.Images.MaxPageSize = 1000
+	c.Log.Level = "info"
+	c.Log.Format = "json"
+	return c
+}
+
+// check finds values that do not go together. source says where a setting came
+// from.
+func (c *Config) check(source func(name string) string) error {
+	var problems []error
+	refuse := func(name, format string, args ...any) {
+		problems = append(problems, fmt.Errorf("%s: %s: %w", source(name), name, fmt.Errorf(format, args...)))
+	}
+	if c.Data == "" {
+		refuse("data", "the data directory needs a name")
+	}
+	for name, addr := range map[string]HostPort{"server.listen": c.Server.Listen, "server.admin": c.Server.Admin} {
+		if !addr.loopback() && !c.Server.InsecureAllowRemote {
+			refuse(name, "%s can be reached from other machines, and there is no authentication: everybody would be admin. "+
+				"Listen on 127.0.0.1, or allow it with --insecure-allow-remote", addr)
+		}
+	}
+	if u, err := url.Parse(c.Server.PublicURL); c.Server.PublicURL != "" &&
+		(err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil) {
+		refuse("server.public_url", "%q is not like https://images.example.org", c.Server.PublicURL)
+	}
+	if c.Images.PageSize > c.Images.MaxPageSize {
+		refuse("images.page_size", "%d is more than images.max_page_size, %d", c.Images.PageSize, c.Images.MaxPageSize)
+	}
+	slices.SortFunc(problems, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errors.Join(problems...)
+}
+
+// A Size is a number of bytes.
+type Size int64
+
+// UnmarshalText reads plain bytes, or a number with a unit.
+func (s *Size) UnmarshalText(text []byte) error {
+	number, unit := string(text), int64(1)
+	for i, suffix := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if n, ok := strings.CutSuffix(number, suffix); ok {
+			number, unit = strings.TrimSpace(n), 1<<(10*(i+1))
+			break
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64/unit {
+		return fmt.Errorf("%q is not a size: write bytes, or a whole number with KiB, MiB, GiB or TiB", text)
+	}
+	*s = Size(n * unit)
+	return nil
+}
+
+// A Budget is a size, or a share of a file system when Percent is not 0.
+type Budget struct {
+	Bytes   Size
+	Percent int
+}
+
+// UnmarshalText reads a size or a percentage.
+func (b *Budget) UnmarshalText(text []byte) error {
+	if number, ok := strings.CutSuffix(string(text), "%"); ok {
+		n, err := strconv.Atoi(strings.TrimSpace(number))
+		if err != nil || n < 1 || n > 100 {
+			return fmt.Errorf("%q is not a percentage from 1%% to 100%%", text)
+		}
+		*b = Budget{Percent: n}
+		return nil
+	}
+	var s Size
+	if err := s.UnmarshalText(text); err != nil {
+		return fmt.Errorf("%w, or a percentage like 10%%", err)
+	}
+	if s < 1<<20 {
+		return fmt.Errorf("%q is too little: the cache needs 1MiB at least", text)
+	}
+	*b = Budget{Bytes: s}
+	return nil
+}
+
+// of returns the budget in bytes for the file system that holds dir.
+func (b Budget) of(dir string) (int64, error) {
+	if b.Percent == 0 {
+		return int64(b.Bytes), nil
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("size of the file system of %s: %w", dir, err)
+	}
+	return max(int64(st.Blocks)*st.Bsize/100*int64(b.Percent), 1<<30), nil
+}
+
+// A HostPort is an address to listen on.
+type HostPort string
+
+// UnmarshalText wants a host and a port number.
+func (a *HostPort) UnmarshalText(text []byte) error {
+	_, port, err := net.SplitHostPort(string(text))
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return fmt.Errorf("%q is not an address like 127.0.0.1:9292", text)
+	}
+	*a = HostPort(text)
+	return nil
+}
+
+// loopback reports whether only this machine can reach the address.
+func (a HostPort) loopback() bool {
+	host, _, err := net.SplitHostPort(string(a))
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
+}
+
+// setText sets the field of a Config to what text says.
+func setText(field reflect.Value, tag reflect.StructTag, text string) error {
+	switch v := field.Addr().Interface().(type) {
+	case interface{ UnmarshalText([]byte) error }:
+		if err := v.UnmarshalText([]byte(text)); err != nil {
+			return err
+		}
+	case *string:
+		if words := strings.Fields(tag.Get("oneof")); len(words) > 0 && !slices.Contains(words, text) {
+			return fmt.Errorf("%q is not one of %s", text, strings.Join(words, ", "))
+		}
+		if strings.ContainsRune(text, 0) {
+			return fmt.Errorf("%q has a zero byte", text)
+		}
+		*v = text
+	case *bool:
+		if text != "true" && text != "false" {
+			return fmt.Errorf("%q is neither true nor false", text)
+		}
+		*v = text == "true"
+	case *int:
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 0 {
+			return fmt.Errorf("%q is not a number of things", text)
+		}
+		*v = n
+	case *time.Duration:
+		d, err := time.ParseDuration(text)
+		if err != nil || d < 0 {
+			return fmt.Errorf("%q is not a duration: write 30s, 5m or 24h", text)
+		}
+		*v = d
+	case *[]string:
+		*v = strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })
+		if len(*v) == 0 {
+			return errors.New("the list is empty")
+		}
+	default:
+		panic("config: no way to read a " + field.Type().String())
+	}
+	return checkLeast(field, tag)
+}
+
+// checkLeast compares a number with the least that its tag allows.
+func checkLeast(field reflect.Value, tag reflect.StructTag) error {
+	text := tag.Get("min")
+	if text == "" {
+		return nil
+	}
+	least := reflect.New(field.Type()).Elem()
+	if err := setText(least, "", text); err != nil {
+		panic("config: bad tag: " + err.Error())
+	}
+	if field.Int() < least.Int() {
+		return fmt.Errorf("must be %s at least", text)
+	}
+	return nil
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"nearsight/cache"
+	"nearsight/origin"
+	"nearsight/origin/file"
+	"nearsight/proxy"
+	"nearsight/registry"
+	"nearsight/registry/api"
+	"nearsight/registry/bus"
+	"nearsight/registry/db"
+	"nearsight/registry/task"
+)
+
+// A node is the parts of a server, put together and not yet running.
+type node struct {
+	data         string
+	grace, stall time.Duration
+	log          *slog.Logger
+	stopping     atomic.Bool
+
+	handler, admin http.Handler
+	parts          []func(context.Context) error // each runs until its context ends
+	closers        []func() error                // in the order of opening
+}
+
+// newNode builds a node; the data directory is locked. It takes no longer when
+// more is stored or cached.
+func newNode(ctx context.Context, c Config, log *slog.Logger) (_ *node, err error) {
+	n := &node{data: c.Data, grace: c.Server.ShutdownGrace, stall: c.Server.StallTimeout, log: log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.close())
+		}
+	}()
+
+	limits := registry.Limits{
+		Properties: c.Images.MaxProperties, Tags: c.Images.MaxTags,
+		DiskFormats: c.Images.DiskFormats, ContainerFormats: c.Images.ContainerFormats,
+	}
+	var events *bus.Local // set before the first change
+	records, err := db.Open(ctx, db.Options{
+		Path: filepath.Join(c.Data, "registry.db"), Limits: limits,
+		Notify: func(revision int64) { events.Notify(revision) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.closers = append(n.closers, records.Close)
+	events = bus.New(records)
+	store, err := openStore(c, log)
+	if err != nil {
+		return nil, err
+	}
+	kept, err := openCache(c, log)
+	if err != nil {
+		return nil, err
+	}
+	n.closers = append(n.closers, kept.Close)
+	reaper := &task.Reaper{Uploads: records, Store: store, Log: log}
+	// Uploads that a crash cut will not go on: nobody else uploads here.
+	if err := reaper.AbortUnfinished(ctx); err != nil {
+		return nil, err
+	}
+	n.assemble(c, limits, records, events, store, kept, reaper)
+	return n, nil
+}
+
+// assemble connects the opened parts.
+func (n *node) assemble(c Config, limits registry.Limits, records *db.DB, events registry.Events,
+	store origin.WriteStore, kept *cache.Cache, reaper *task.Reaper) {
+	images := proxy.NewRecords(proxy.RecordsOptions{
+		Images: records, Log: records, Events: events,
+		Size: c.Cache.Records, Absent: c.Cache.UnknownRecords, Logger: n.log,
+	})
+	calls := api.New(api.Options{
+		Images: images, Uploads: images.Uploads(records), Store: store, Wake: reaper.Wake, Abort: reaper.Abort,
+		MaxImageSize: int64(c.Images.MaxSize), StallTimeout: c.Server.StallTimeout,
+		DefaultLimit: c.Images.PageSize, MaxLimit: c.Images.MaxPageSize,
+		Limits: limits, PublicURL: c.Server.PublicURL, Log: n.log,
+	})
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	edge := proxy.New(proxy.Options{
+		Records: images, API: calls, Cache: kept, Store: store, Log: n.log,
+		Metrics: metrics, Version: readVersion().Version,
+	})
+	n.handler = edge.Handler()
+	n.admin = edge.AdminHandler(proxy.Check{Name: "running", Run: func(context.Context) error {
+		if n.stopping.Load() {
+			return errors.New("being stopped")
+		}
+		return nil
+	}})
+	n.parts = append(n.parts, edge.Run, reaper.Run, kept.Run)
+}
+
+// openStore opens the place where image data is kept for good.
+func openStore(c Config, log *slog.Logger) (origin.WriteStore, error) {
+	store, err := file.Open(file.Options{Dir: orBelow(c.Origin.Dir, c.Data, "images"), Log: log})
+	if err != nil {
+		return nil, err
+	}
+	if c.Origin.RateLimit > 0 {
+		return origin.Limit(store, int64(c.Origin.RateLimit)), nil
+	}
+	return store, nil
+}
+
+func openCache(c Config, log *slog.Logger) (*cache.Cache, error) {
+	dir := orBelow(c.Cache.Dir, c.Data, "cache")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("cache directory: %w", err)
+	}
+	budget, err := c.Cache.Budget.of(dir)
+	if err != nil {
+		return nil, err
+	}
+	every := c.Cache.ScrubInterval
+	if every == 0 {
+		every = -1 // never
+	}
+	return cache.Open(cache.Options{
+		Dir: dir, Budget: budget, MinFree: int64(c.Cache.MinFree),
+		VerifyAlways: c.Cache.Verify == "always", CopyLocal: c.Cache.Local == "copy",
+		OpenFiles: c.Cache.OpenFiles, FillMemory: int64(c.Cache.FillMemory), Stall: c.Cache.FillStall,
+		ScrubRate: int64(c.Cache.ScrubRate), ScrubEvery: every, Policy: c.Cache.Policy, Log: log,
+	})
+}
+
+// orBelow returns dir, or the folder of data if dir is not set.
+func orBelow(dir, data, folder string) string {
+	if dir != "" {
+		return dir
+	}
+	return filepath.Join(data, folder)
+}
+
+// close closes what was opened, the last first.
+func (n *node) close() error {
+	var errs []error
+	for i := len(n.closers) - 1; i >= 0; i-- {
+		errs = append(errs, n.closers[i]())
+	}
+	return errors.Join(errs...)
+}

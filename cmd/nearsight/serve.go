@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"nearsight/proxy"
+)
+
+// flagNames are the settings that are flags of serve.
+var flagNames = map[string]string{
+	"data":                         "data",
+	"server.listen":                "listen",
+	"server.admin":                 "admin",
+	"server.insecure_allow_remote": "insecure-allow-remote",
+}
+
+func newServeCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the server",
+		Long: `
+Run the server: the registry, the store of image data, the API and the cache in
+one process. It needs no configuration. Every setting is in the configuration
+file as section.key and in the environment as NEARSIGHT_SECTION_KEY; flags
+override the environment, which overrides the file.
+
+The line "ready" with the addresses goes to the log when requests are answered.
+SIGTERM and SIGINT stop it when the transfers under way are done, or their time
+is up (server.shutdown_grace); a second signal stops it at once.
+
+Exit status: 0 stopped by a signal, 1 failed, 2 wrong configuration.`,
+		Args: takes(0, 0),
+		RunE: runServe,
+	}
+	d := defaultConfig()
+	flags := cmd.Flags()
+	flags.String("config", "", "configuration `FILE`; also NEARSIGHT_CONFIG")
+	flags.String("data", d.Data, "`DIR` of all that the server keeps")
+	flags.String("listen", string(d.Server.Listen), "`HOST:PORT` of the API; port 0 picks a free one")
+	flags.String("admin", string(d.Server.Admin), "`HOST:PORT` of health and metrics")
+	flags.Bool("insecure-allow-remote", false, "allow addresses that other machines can reach: whoever does is admin")
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	return cmd
+}
+
+func runServe(cmd *cobra.Command, _ []string) error {
+	file := os.Getenv("NEARSIGHT_CONFIG")
+	if f := cmd.Flag("config"); f.Changed {
+		file = f.Value.String()
+	}
+	set := map[string]string{}
+	for name, flag := range flagNames {
+		if f := cmd.Flag(flag); f.Changed {
+			set[name] = f.Value.String()
+		}
+	}
+	c, unknown, err := loadConfig(file, os.Environ(), set)
+	if err != nil {
+		return usageError{err}
+	}
+	log := newLog(c)
+	slog.SetDefault(log) // for what libraries write
+	for _, name := range unknown {
+		log.Warn("there is no such setting", "environment", name)
+	}
+	return serve(cmd.Context(), c, log)
+}
+
+func newLog(c Config) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Log.Level)); err != nil {
+		panic("config let pass log.level " + c.Log.Level)
+	}
+	o := &slog.HandlerOptions{Level: level}
+	if c.Log.Format == "text" {
+		return slog.New(slog.NewTextHandler(os.Stderr, o))
+	}
+	return slog.New(slog.NewJSONHandler(os.Stderr, o))
+}
+
+// serve runs the server until ctx ends.
+func serve(ctx context.Context, c Config, log *slog.Logger) (err error) {
+	lock, err := lockData(c.Data)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	listener, err := listen("server.listen", c.Server.Listen)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	admin, err := listen("server.admin", c.Server.Admin)
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+
+	n, err := newNode(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+	return n.run(ctx, listener, admin)
+}
+
+func listen(name string, addr HostPort) (net.Listener, error) {
+	l, err := net.Listen("tcp", string(addr))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("another program uses %s; choose another address with --%s (%s)", addr, flagNames[name], name)
+	} else if err != nil {
+		err = fmt.Errorf("listen on %s, set by --%s (%s): %w", addr, flagNames[name], name, err)
+	}
+	return l, err
+}
+
+// run serves on the two listeners until ctx ends, and then stops in good order:
+// what is being transferred may end within the grace, then the parts that serve
+// it stop, the admin listener last.
+func (n *node) run(ctx context.Context, listener, admin net.Listener) error {
+	parts, stopParts := context.WithCancel(context.Background())
+	defer stopParts()
+	g, failed := errgroup.WithContext(parts)
+	for _, part := range n.parts {
+		g.Go(func() error { return part(failed) })
+	}
+
+	f := newFront(n.handler, n.log)
+	health := proxy.Server(n.admin, n.log)
+	g.Go(func() error { return ignoreClosed(f.server.Serve(proxy.Listener(listener, n.stall))) })
+	g.Go(func() error { return ignoreClosed(health.Serve(admin)) })
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+		case <-failed.Done():
+		}
+		n.stopping.Store(true)
+		listener.Close() // who reads the next line finds the door closed
+		n.log.Info("stopping", "grace", n.grace.String())
+		if !f.stop(n.grace) {
+			n.log.Warn("transfers were cut")
+		}
+		stopParts()
+		health.Close() // nobody depends on the last word of /metrics
+		return nil
+	})
+	n.log.Info("ready", "listen", listener.Addr().String(), "admin", admin.Addr().String(), "data", n.data)
+	err := g.Wait()
+	n.log.Info("stopped")
+	return err
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// A front is the HTTP server of the API and of image data. http.Server cuts
+// connections without waiting for their handlers; a front waits, since handlers
+// use what is closed next.
+type front struct {
+	server *http.Server
+	cut    context.CancelFunc // ends the contexts of all requests
+	busy   sync.RWMutex       // read-locked by every handler; stop takes it for good
+}
+
+func newFront(h http.Handler, log *slog.Logger) *front {
+	requests, cut := context.WithCancel(context.Background())
+	f := &front{cut: cut}
+	f.server = proxy.Server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !f.busy.TryRLock() {
+			panic(http.ErrAbortHandler) // its connection is closed already
+		}
+		defer f.busy.RUnlock()
+		h.ServeHTTP(w, r)
+	}), log)
+	f.server.BaseContext = func(net.Listener) context.Context { return requests }
+	return f
+}
+
+// stop accepts nothing new, lets transfers end for the time of grace, cuts the
+// others, and returns when no handler runs. It reports whether none was cut.
+func (f *front) stop(grace time.Duration) bool {
+	ctx, done := context.WithTimeout(context.Background(), grace)
+	defer done()
+	err := f.server.Shutdown(ctx)
+	f.cut()
+	f.server.Close() // what Shutdown left; its errors are those of closing sockets
+	f.busy.Lock()
+	return err == nil
+}
