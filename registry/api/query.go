@@ -234,9 +234,9 @@ func alternatives(p param) ([]string, error) {
 	switch op {
 	case "eq":
 		return []string{rest}, nil
+	case "in":
 	default:
 		return nil, badQuery(p.name, "%.80q is no comparison; use eq: or in:", op)
-	case "in":
 	}
 	var values []string
 	for more := true; more; {
