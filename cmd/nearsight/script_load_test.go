@@ -213,6 +213,12 @@ func anonymousMemory(pid int) (int64, error) {
 
 // diskUse returns the bytes of disk that the files below dir have.
 func diskUse(dir string) (int64, error) {
+	// A small file system of the script's knows by itself, at one moment: files
+	// looked at one by one may give up what others take meanwhile.
+	var fsys unix.Statfs_t
+	if err := unix.Statfs(dir, &fsys); err == nil && fsys.Type == unix.TMPFS_MAGIC {
+		return int64(fsys.Blocks-fsys.Bfree) * fsys.Bsize, nil
+	}
 	sum := int64(0)
 	err := filepath.WalkDir(dir, func(path string, de fs.DirEntry, err error) error {
 		if err != nil {
@@ -236,7 +242,7 @@ func diskUse(dir string) (int64, error) {
 // cacheDir returns where the servers of the script keep their cache.
 func cacheDir(ts *testscript.TestScript) string {
 	if dir := ts.Getenv("NEARSIGHT_CACHE_DIR"); dir != "" {
-		return dir
+		return ts.MkAbs(dir)
 	}
 	return filepath.Join(ts.Getenv("DATA"), "cache")
 }
