@@ -43,8 +43,8 @@ type Config struct {
 		// ShutdownGrace is how long downloads and uploads may go on after
 		// SIGTERM or SIGINT. A second signal cuts them at once.
 		ShutdownGrace time.Duration `key:"shutdown_grace"`
-		// StallTimeout ends a connection whose other side takes or brings no
-		// byte for so long. A slow client that makes progress is never cut.
+		// StallTimeout ends a connection whose other side takes no byte, or
+		// whose upload brings less than 64 KiB, for so long.
 		StallTimeout time.Duration `key:"stall_timeout" min:"1s"`
 		// InsecureAllowRemote lets both addresses be reached from other
 		// machines although callers are not told apart yet: whoever reaches
