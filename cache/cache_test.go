@@ -186,6 +186,29 @@ func TestARangeFetchesItsOwnChunksAlone(t *testing.T) {
 	}
 }
 
+func TestSumsOfWholeChunksAreKnown(t *testing.T) {
+	c := temp(t, Options{})
+	im := newImage(70*chunk+5, 31)
+	r, err := c.Get(t.Context(), im.digest, im.size(), im)
+	must(t, err)
+	defer r.Close()
+	for _, tt := range []struct {
+		off, n int64
+		ok     bool
+	}{
+		{0, chunk, true}, {66 * chunk, chunk, true}, {70 * chunk, 5, true},
+		{0, 2 * chunk, false}, {1, chunk, false}, {0, chunk - 1, false}, {70 * chunk, 4, false}, {0, 0, false}, {71 * chunk, 5, false},
+	} {
+		s, ok := r.Sum(t.Context(), tt.off, tt.n)
+		if ok != tt.ok || ok && s != sha256.Sum256(im.data[tt.off:tt.off+tt.n]) {
+			t.Errorf("%d at %d: %v", tt.n, tt.off, ok)
+		}
+	}
+	if im.Opens.Load() != 0 {
+		t.Error("it read data")
+	}
+}
+
 func TestZeroChunksCostNothing(t *testing.T) {
 	c := temp(t, Options{})
 	zero := make([]int, 200)

@@ -74,6 +74,20 @@ func (r *Reader) Ready(ctx context.Context, off, n int64) (Outcome, error) {
 	return o, err
 }
 
+// Sum returns the SHA-256 of the n bytes from off where the manifest has it: when
+// they are exactly one chunk.
+func (r *Reader) Sum(ctx context.Context, off, n int64) (s [sha256.Size]byte, ok bool) {
+	i := int(off / r.e.chunk)
+	if n <= 0 || off%r.e.chunk != 0 || i >= r.e.chunks || n != r.e.chunkLen(i) {
+		return s, false
+	}
+	sums, err := r.e.sums(ctx, i/chunksPerExtent, r.src)
+	if err != nil {
+		return s, false // the answer is as good without
+	}
+	return sum(sums, i), true
+}
+
 // Send writes n bytes from offset off to w, each verified, fetching what is
 // missing, and returns how many it wrote. What is on disk goes by io.Copy from
 // an *io.LimitedReader over an *os.File, which a *net.TCPConn turns into

@@ -134,8 +134,15 @@ func (p *Proxy) sendData(c *gin.Context, img *registry.Image, rep representation
 		parts = frame(spans, rep.size)
 		length = parts.length
 		h["Content-Type"] = []string{"multipart/byteranges; boundary=" + parts.boundary}
-	} else if status == http.StatusPartialContent {
-		h["Content-Range"] = []string{contentRange(spans[0], rep.size)}
+	} else {
+		if status == http.StatusPartialContent {
+			h["Content-Range"] = []string{contentRange(spans[0], rep.size)}
+		}
+		if wantsSHA256(r.Header) {
+			if sum, ok := reader.Sum(ctx, spans[0].off, spans[0].n); ok {
+				h["Content-Digest"] = []string{contentDigest(sum)}
+			}
+		}
 	}
 	h["Content-Length"] = []string{strconv.FormatInt(length, 10)}
 	w.WriteHeader(status)

@@ -1,9 +1,11 @@
 package proxy
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -74,6 +76,25 @@ func setContent(h http.Header, img *registry.Image) {
 	if img.Checksum != "" {
 		h["Content-Md5"] = []string{img.Checksum}
 	}
+}
+
+// wantsSHA256 reports whether Want-Content-Digest asks for sha-256 (RFC 9530,
+// section 4). What is malformed or unknown is ignored.
+func wantsSHA256(h http.Header) bool {
+	for _, line := range h["Want-Content-Digest"] {
+		for member := range strings.SplitSeq(line, ",") {
+			name, value, _ := strings.Cut(strings.Trim(member, " \t"), "=")
+			if weight, err := strconv.Atoi(value); name == "sha-256" && err == nil && weight >= 1 && weight <= 10 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// contentDigest returns Content-Digest for a SHA-256 (RFC 9530, section 2).
+func contentDigest(sum [sha256.Size]byte) string {
+	return "sha-256=:" + base64.StdEncoding.EncodeToString(sum[:]) + ":"
 }
 
 // disposition returns Content-Disposition with the image's name (RFC 6266), or

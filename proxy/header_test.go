@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"mime"
 	"strings"
 	"testing"
@@ -56,5 +58,40 @@ func TestLastModifiedIsNotAheadOfDate(t *testing.T) {
 	}
 	if rep := represent(&registry.Image{Size: &size}, now); !rep.modified.IsZero() {
 		t.Errorf("without a date: %v", rep.modified)
+	}
+}
+
+// D2: the digest of the bytes that are sent, where it is wanted and known before.
+func TestContentDigestOfAChunk(t *testing.T) {
+	data := pattern(2*chunk+3, 1)
+	s := newSite(t, siteConfig{})
+	img := s.add(data, nil)
+	second := contentDigest(sha256.Sum256(data[chunk : 2*chunk]))
+	aligned := fmt.Sprintf("Range: bytes=%d-%d", chunk, 2*chunk-1)
+	for _, tt := range []struct {
+		name, field, wish, digest string
+	}{
+		{"a chunk", aligned, "sha-512=1, sha-256=10", second},
+		{"a chunk, by a wish on its own", aligned, "sha-256=1", second},
+		{"not wanted", aligned, "", ""},
+		{"refused", aligned, "sha-256=0", ""},
+		{"unknown", aligned, "sha-999=5", ""},
+		{"malformed", aligned, "=:::", ""},
+		{"weight beyond ten", aligned, "sha-256=11", ""},
+		{"not known before it is read", "Range: bytes=1-9", "sha-256=10", ""},
+		{"the whole", "", "sha-256=10", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var fields []string
+			for _, f := range []string{tt.field, "Want-Content-Digest: " + tt.wish} {
+				if f != "" {
+					fields = append(fields, f)
+				}
+			}
+			a := s.file("GET", img, fields...)
+			if got := a.Header.Get("Content-Digest"); got != tt.digest {
+				t.Errorf("Content-Digest %q, want %q", got, tt.digest)
+			}
+		})
 	}
 }
