@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -90,14 +89,14 @@ func (e *entry) open(ctx context.Context, src Source) (*dataFile, error) {
 	}
 	defer end()
 	for {
-		var encoded []byte
+		var m manifest
 		if e.data.Load() == nil {
-			if encoded, err = e.readManifest(ctx, src); err != nil {
+			if m, err = e.readManifest(ctx, src); err != nil {
 				e.forgetUnread()
 				return nil, fmt.Errorf("open %s: %w", e.digest, err)
 			}
 		}
-		df, err := e.attach(ctx, src, encoded)
+		df, err := e.attach(ctx, src, m)
 		if err != nil {
 			return nil, fmt.Errorf("open %s: %w", e.digest, err)
 		}
@@ -121,8 +120,8 @@ func (e *entry) lockTurn(ctx context.Context) error {
 }
 
 // attach gives the entry a data file if it has none that is usable. It returns
-// nil if the entry was dropped. encoded is needed at first use.
-func (e *entry) attach(ctx context.Context, src Source, encoded []byte) (*dataFile, error) {
+// nil if the entry was dropped. m is needed at first use.
+func (e *entry) attach(ctx context.Context, src Source, m manifest) (*dataFile, error) {
 	if err := e.lockTurn(ctx); err != nil {
 		return nil, err
 	}
@@ -133,7 +132,7 @@ func (e *entry) attach(ctx context.Context, src Source, encoded []byte) (*dataFi
 	old := e.data.Load()
 	switch {
 	case old == nil:
-		if err := e.load(encoded); err != nil {
+		if err := e.load(m); err != nil {
 			return nil, err
 		}
 	case old.usable():
@@ -179,9 +178,15 @@ func (e *entry) retire(df *dataFile, fate int32) bool {
 	return true
 }
 
-// readManifest returns the encoded manifest, from disk if it is there and right,
+// A manifest is one that has the entry's digest.
+type manifest struct {
+	encoded []byte
+	onDisk  bool // in the entry's file
+}
+
+// readManifest returns the manifest, from disk if it is there and right,
 // else from the source. Those who ask at the same time share one answer.
-func (e *entry) readManifest(ctx context.Context, src Source) ([]byte, error) {
+func (e *entry) readManifest(ctx context.Context, src Source) (manifest, error) {
 	key := string(e.digest)
 	if _, local := src.(noSource); local {
 		key += " local" // its answer is good for nobody else
@@ -194,7 +199,7 @@ func (e *entry) readManifest(ctx context.Context, src Source) ([]byte, error) {
 		defer end()
 		encoded, err := os.ReadFile(e.path(manifestSuffix))
 		if err == nil && origin.DigestOf(encoded) == e.digest {
-			return encoded, nil
+			return manifest{encoded, true}, nil
 		}
 		if err == nil {
 			e.c.counters.lostFiles.Add(1)
@@ -204,16 +209,19 @@ func (e *entry) readManifest(ctx context.Context, src Source) ([]byte, error) {
 		if key != string(e.digest) {
 			return nil, fmt.Errorf("manifest: %w", err)
 		}
-		return e.fetchManifest(e.c.ctx, src)
+		if encoded, err = e.fetchManifest(e.c.ctx, src); err != nil {
+			return nil, err
+		}
+		return manifest{encoded, false}, nil
 	})
 	select {
 	case r := <-ch:
 		if r.Err != nil {
-			return nil, r.Err
+			return manifest{}, r.Err
 		}
-		return r.Val.([]byte), nil
+		return r.Val.(manifest), nil
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return manifest{}, context.Cause(ctx)
 	}
 }
 
@@ -230,8 +238,8 @@ func (e *entry) fetchManifest(ctx context.Context, src Source) ([]byte, error) {
 }
 
 // load makes of the manifest what is kept in memory. The caller holds turn.
-func (e *entry) load(encoded []byte) error {
-	m, err := origin.DecodeManifest(encoded)
+func (e *entry) load(read manifest) error {
+	m, err := origin.DecodeManifest(read.encoded)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
@@ -253,35 +261,35 @@ func (e *entry) load(encoded []byte) error {
 		e.seal[x] = maphash.Bytes(e.seed, m.Sums[from:to])
 	}
 	e.c.countExactly(e)
-	e.keepManifest(encoded)
+	e.keepManifest(read)
 	return nil
 }
 
 // keepManifest puts the manifest where sums will find it: on disk, or in memory
 // where the disk cannot keep it. A torn write is no harm: its digest tells. The
 // caller holds turn.
-func (e *entry) keepManifest(encoded []byte) {
+func (e *entry) keepManifest(m manifest) {
 	e.freeManifest()
 	c := e.c
-	if id, err := identify(nil, e.path(manifestSuffix), false); err == nil && id.regular && id.size == int64(len(encoded)) && e.overhead == 0 {
-		if onDisk, err := os.ReadFile(e.path(manifestSuffix)); err == nil && bytes.Equal(onDisk, encoded) {
-			e.overhead = roundUp(int64(len(encoded))) + blockSize
-			c.claim(e.overhead)
-			return
-		}
-	}
 	if e.overhead == 0 {
-		want := roundUp(int64(len(encoded))) + blockSize
-		if !c.reserve(want) {
-			e.holdManifest(encoded)
+		want := roundUp(int64(len(m.encoded))) + blockSize
+		switch {
+		case m.onDisk:
+			c.claim(want)
+		case c.reserve(want):
+			c.spend(want)
+		default:
+			e.holdManifest(m.encoded)
 			return
 		}
-		c.spend(want)
 		e.overhead = want
 	}
-	if err := os.WriteFile(e.path(manifestSuffix), encoded, 0o600); err != nil {
+	if m.onDisk {
+		return
+	}
+	if err := os.WriteFile(e.path(manifestSuffix), m.encoded, 0o600); err != nil {
 		c.writeFailed("write a manifest", err)
-		e.holdManifest(encoded)
+		e.holdManifest(m.encoded)
 	}
 }
 
@@ -325,7 +333,7 @@ func (e *entry) sums(ctx context.Context, x int, src Source) ([]byte, error) {
 	}
 	if damaged && e.lockTurn(ctx) == nil {
 		if !e.dropped {
-			e.keepManifest(encoded)
+			e.keepManifest(manifest{encoded, false})
 		}
 		<-e.turn
 	}
