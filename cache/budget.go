@@ -137,9 +137,9 @@ func (df *dataFile) punchExtent(x *extent) error {
 	if err != nil {
 		return err
 	}
-	defer df.put(f)
+	defer f.release()
 	length := df.e.chunk * chunksPerExtent
-	return punch(f, int64(x.index)*length, length)
+	return punch(f.File, int64(x.index)*length, length)
 }
 
 // adopt puts a data file that was just attached into use: it charges it, and

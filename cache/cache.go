@@ -118,7 +118,7 @@ type Cache struct {
 	files      descriptors
 	fillMemory *semaphore.Weighted
 	fillSize   int64
-	zeros      []byte // one smallest chunk of zeros, never written to
+	zeros      *os.File // zeroFileSize zeros
 	buffers    sync.Pool
 
 	ctx    context.Context // ends at Close, and with it every flight
@@ -165,7 +165,6 @@ func Open(o Options) (*Cache, error) {
 		fillSize:   o.FillMemory,
 		complaints: rate.NewLimiter(1, 20),
 		log:        o.Log,
-		zeros:      make([]byte, origin.MinChunkSize),
 		entries:    make(map[origin.Digest]*entry),
 	}
 	setDefault(&c.budget, 1<<30)
@@ -192,7 +191,11 @@ func Open(o Options) (*Cache, error) {
 	if err := c.lockDir(); err != nil {
 		return nil, err
 	}
-	if err := c.scanDir(); err != nil {
+	err := c.scanDir()
+	if err == nil {
+		c.zeros, err = openZeros()
+	}
+	if err != nil {
 		c.lock.Close()
 		return nil, err
 	}
@@ -312,6 +315,7 @@ func (c *Cache) Close() error {
 	c.cancel()
 	c.wg.Wait()
 	c.files.close()
+	c.zeros.Close()
 	return c.lock.Close()
 }
 
@@ -330,7 +334,7 @@ func (c *Cache) Get(ctx context.Context, digest origin.Digest, size int64, src S
 	if e.size != size {
 		return nil, fmt.Errorf("open %s: the record says %d bytes and the manifest %d: %w", digest, size, e.size, ErrCorrupt)
 	}
-	e.lastUsed.Store(time.Now().UnixNano())
+	e.use(time.Now())
 	return &Reader{c: c, e: e, df: df, src: src, extent: -1, sumsOf: -1}, nil
 }
 

@@ -76,7 +76,7 @@ type dataFile struct {
 
 	evictMu sync.Mutex // held while one of the extents is evicted
 
-	idle []*os.File // under descriptors.mu
+	shared atomic.Pointer[openFile] // set under descriptors.mu
 }
 
 // The fates of a data file; see entry.retire. A lost one is not what it was: nothing of it may be
@@ -297,10 +297,10 @@ func (df *dataFile) readChunk(f *os.File, i int, buf []byte) error {
 	return fmt.Errorf("read %s: %w", df.path, err)
 }
 
-// file returns a descriptor of the data file for the caller alone, so that its
-// offset is the caller's too. The caller gives it back with put. errLost means
-// that the file is not the one it was; any other error that it cannot be opened.
-func (df *dataFile) file() (*os.File, error) {
+// file returns the data file, open, with the caller as a user. The caller
+// releases it. errLost means that the file is not the one it was; any other error
+// that it cannot be opened.
+func (df *dataFile) file() (*openFile, error) {
 	if df.none {
 		return nil, fmt.Errorf("%s: %w", df.path, os.ErrPermission)
 	}
@@ -324,20 +324,13 @@ func (df *dataFile) file() (*os.File, error) {
 		f.Close()
 		return nil, errLost
 	}
-	return f, nil
+	return df.e.c.files.add(df, f), nil
 }
 
 // keepsSize says whether the file that f is a descriptor of has its size yet.
 func (df *dataFile) keepsSize(f *os.File) bool {
 	id, err := identify(f, "", df.local)
 	return err == nil && id.size == df.id.size
-}
-
-// put gives a descriptor back; nil is fine.
-func (df *dataFile) put(f *os.File) {
-	if f != nil {
-		df.e.c.files.put(df, f)
-	}
 }
 
 // punch frees the space of n bytes at off.

@@ -3,95 +3,121 @@ package cache
 import (
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// descriptors keeps idle descriptors of data files open. Each is used by one
-// request at a time, because sendfile moves its offset.
+// An openFile is a descriptor that all users of a data file share: whatever
+// they do with it names its offset. It is closed when the last lets go of it.
+type openFile struct {
+	*os.File
+	users atomic.Int64 // one of them is descriptors, while it keeps the file
+	used  atomic.Bool  // since descriptors last looked
+}
+
+// use adds a user, unless the file was closed.
+func (f *openFile) use() bool {
+	for {
+		n := f.users.Load()
+		if n == 0 {
+			return false
+		}
+		if f.users.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// release lets go of the file; a nil one is fine.
+func (f *openFile) release() {
+	if f != nil && f.users.Add(-1) == 0 {
+		f.Close()
+	}
+}
+
+// descriptors keeps up to max data files open that nobody may be using. A data
+// file in use costs no lock here. Which one is closed is decided by second
+// chance: the oldest that was not used since it was last passed over.
 type descriptors struct {
 	mu   sync.Mutex
-	idle *simplelru.LRU[*os.File, *dataFile]
+	kept *simplelru.LRU[*dataFile, *openFile]
 	max  int
 	shut bool
 }
 
 func (d *descriptors) init(max int) {
 	d.max = max
-	d.idle, _ = simplelru.NewLRU[*os.File, *dataFile](max+1, nil) // fails only for sizes below 1
+	d.kept, _ = simplelru.NewLRU[*dataFile, *openFile](max+1, nil) // fails only for sizes below 1
 }
 
-// take returns an idle descriptor of df, or nil.
-func (d *descriptors) take(df *dataFile) *os.File {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	n := len(df.idle)
-	if n == 0 {
+// take returns df's descriptor with the caller as a user, or nil if it is not
+// open.
+func (d *descriptors) take(df *dataFile) *openFile {
+	f := df.shared.Load()
+	if f == nil || !f.use() {
 		return nil
 	}
-	f := df.idle[n-1]
-	df.idle = df.idle[:n-1]
-	d.idle.Remove(f)
+	if !f.used.Load() { // reading first keeps the line shared among cores
+		f.used.Store(true)
+	}
 	return f
 }
 
-// put keeps f for the next user, or closes it, or what was idle the longest.
-func (d *descriptors) put(df *dataFile, f *os.File) {
+// add returns f with the caller as its user, and keeps it for others, unless
+// there is one already.
+func (d *descriptors) add(df *dataFile, file *os.File) *openFile {
+	f := &openFile{File: file}
+	f.users.Store(1)
 	d.mu.Lock()
-	if d.shut || df.retired() {
+	if d.shut || df.retired() || df.shared.Load() != nil {
 		d.mu.Unlock()
-		f.Close()
-		return
+		return f
 	}
-	df.idle = append(df.idle, f)
-	d.idle.Add(f, df)
-	var old *os.File
-	if d.idle.Len() > d.max {
-		var of *dataFile
-		old, of, _ = d.idle.RemoveOldest()
-		of.unlist(old)
-	}
+	f.users.Store(2)
+	d.kept.Add(df, f)
+	df.shared.Store(f)
+	old := d.overflow()
 	d.mu.Unlock()
-	if old != nil {
-		old.Close()
-	}
+	old.release()
+	return f
 }
 
-// unlist takes f off the idle ones of df. The caller holds descriptors.mu.
-func (df *dataFile) unlist(f *os.File) {
-	for i, g := range df.idle {
-		if g == f {
-			df.idle = append(df.idle[:i], df.idle[i+1:]...)
-			return
+// overflow takes off what is one too many. The caller holds mu.
+func (d *descriptors) overflow() *openFile {
+	for d.kept.Len() > d.max {
+		df, f, _ := d.kept.RemoveOldest()
+		if f.used.Swap(false) {
+			d.kept.Add(df, f)
+			continue
 		}
+		df.shared.Store(nil)
+		return f
 	}
+	return nil
 }
 
-// drop closes the idle descriptors of df.
+// drop lets go of df's descriptor.
 func (d *descriptors) drop(df *dataFile) {
 	d.mu.Lock()
-	files := df.idle
-	df.idle = nil
-	for _, f := range files {
-		d.idle.Remove(f)
-	}
+	f, _ := d.kept.Peek(df)
+	d.kept.Remove(df)
+	df.shared.Store(nil)
 	d.mu.Unlock()
-	for _, f := range files {
-		f.Close()
-	}
+	f.release()
 }
 
-// close closes all idle descriptors, and whatever is given back later.
+// close lets go of all descriptors, and keeps none from now on.
 func (d *descriptors) close() {
 	d.mu.Lock()
 	d.shut = true
-	files := d.idle.Keys()
-	for _, df := range d.idle.Values() {
-		df.idle = nil
+	files := d.kept.Values()
+	for _, df := range d.kept.Keys() {
+		df.shared.Store(nil)
 	}
-	d.idle.Purge()
+	d.kept.Purge()
 	d.mu.Unlock()
 	for _, f := range files {
-		f.Close()
+		f.release()
 	}
 }

@@ -61,6 +61,14 @@ func (c *Cache) newEntry(digest origin.Digest) *entry {
 	return &entry{c: c, digest: digest, turn: make(chan struct{}, 1), flying: make(map[int][]*flight)}
 }
 
+// use notes that somebody read the entry. It is exact to a second, so that who
+// reads it at the same time need not write to the same memory.
+func (e *entry) use(now time.Time) {
+	if t := now.UnixNano(); t-e.lastUsed.Load() >= int64(time.Second) {
+		e.lastUsed.Store(t)
+	}
+}
+
 func (e *entry) path(suffix string) string {
 	return filepath.Join(e.c.path, string(e.digest)+suffix)
 }

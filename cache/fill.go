@@ -79,7 +79,7 @@ func (fl *flight) verify(bit int) bool {
 	c := fl.e.c
 	i := fl.x.index*chunksPerExtent + bit
 	buf := fl.buf[:fl.e.chunkLen(i)]
-	if fl.df.readChunk(fl.file, i, buf) == nil && sha256.Sum256(buf) == sum(fl.sums, i) {
+	if fl.df.readChunk(fl.file.File, i, buf) == nil && sha256.Sum256(buf) == sum(fl.sums, i) {
 		fl.x.ok.Or(1 << bit)
 		c.counters.verified.Add(1)
 		fl.settle(bit, nil)
@@ -212,7 +212,7 @@ func (fl *flight) fetchOnce(ctx context.Context, i, run int) (done int, err erro
 			return done, ErrCorrupt
 		}
 		c.counters.verified.Add(1)
-		if fl.file != nil && !fl.df.keepsSize(fl.file) {
+		if fl.file != nil && !fl.df.keepsSize(fl.file.File) {
 			return done, errLost // a write could make a cut file look whole
 		}
 		if !fl.keep(i+done, buf) && done+1 < run && !fl.awaited((i+done+1)%chunksPerExtent) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
-	"os"
 
 	"nearsight/origin"
 )
@@ -43,7 +42,7 @@ type flight struct {
 	reserved int64
 	roomFor  uint64 // chunks that may be written
 	written  uint64 // chunks that were, or in part
-	file     *os.File
+	file     *openFile
 	buf      []byte
 }
 
@@ -203,7 +202,7 @@ func (fl *flight) run() {
 	fl.x.pin()
 	err := fl.work(c.ctx)
 	fl.give()
-	fl.df.put(fl.file)
+	fl.file.release()
 	fl.land(err)
 	fl.x.unpin()
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math/bits"
-	"os"
 	"time"
 )
 
@@ -21,11 +20,12 @@ type Reader struct {
 	df  *dataFile
 	src Source
 
-	file   *os.File // this reader's alone; nil until it is needed
-	extent int      // pinned, or -1
-	here   uint64   // chunks of it that were there when the reader came
-	sums   []byte   // of extent sumsOf, for Options.VerifyAlways
-	sumsOf int
+	file    *openFile // nil until it is needed
+	extent  int       // pinned, or -1
+	here    uint64    // chunks of it that were there when the reader came
+	section Section   // what is being sent
+	sums    []byte    // of extent sumsOf, for Options.VerifyAlways
+	sumsOf  int
 
 	passed  []byte // a chunk that could not be kept, and which it is
 	passedI int
@@ -89,9 +89,8 @@ func (r *Reader) Sum(ctx context.Context, off, n int64) (s [sha256.Size]byte, ok
 }
 
 // Send writes n bytes from offset off to w, each verified, fetching what is
-// missing, and returns how many it wrote. What is on disk goes by io.Copy from
-// an *io.LimitedReader over an *os.File, which a *net.TCPConn turns into
-// sendfile.
+// missing, and returns how many it wrote. What is on disk, and known zeros, go by
+// io.Copy from a *Section.
 func (r *Reader) Send(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
 	sent := int64(0)
 	for idle := 0; sent < n; {
@@ -114,9 +113,29 @@ func (r *Reader) Send(ctx context.Context, w io.Writer, off, n int64) (int64, er
 	return sent, nil
 }
 
-// Close ends the request.
+// Close ends the request. Reopen may follow.
 func (r *Reader) Close() error {
 	r.leave()
+	r.passed, r.noRoom, r.joined = nil, false, false
+	return nil
+}
+
+// Reopen begins another request for the same data with a Reader that was closed,
+// as Cache.Get would, but it allocates nothing while the data file is the one it
+// was. Its errors are those of Get.
+func (r *Reader) Reopen(ctx context.Context) error {
+	// Whether the data file is still what it was is looked at when an extent is
+	// entered.
+	if r.e.data.Load() != r.df {
+		size := r.e.size
+		again, err := r.c.Get(ctx, r.e.digest, size, r.src)
+		if err != nil {
+			return err
+		}
+		*r = *again
+		return nil
+	}
+	r.e.use(time.Now())
 	return nil
 }
 
@@ -126,7 +145,7 @@ func (r *Reader) leave() {
 		r.df.extents[r.extent].unpin()
 		r.extent = -1
 	}
-	r.df.put(r.file)
+	r.file.release()
 	r.file = nil
 }
 
@@ -258,8 +277,9 @@ func (r *Reader) runBytes(i int, mask uint64) int64 {
 
 func (r *Reader) sendZeros(w io.Writer, n int64) (sent int64, err error) {
 	for sent < n {
-		k, err := w.Write(r.c.zeros[:min(n-sent, int64(len(r.c.zeros)))])
-		sent += int64(k)
+		r.section = Section{r.c.zeros, 0, min(n-sent, zeroFileSize)}
+		k, err := io.Copy(w, &r.section)
+		sent += k
 		if err != nil {
 			return sent, err
 		}
@@ -290,10 +310,8 @@ func (r *Reader) sendFile(w io.Writer, off, n int64) (int64, error) {
 		}
 		return 0, fmt.Errorf("read %s: %w", r.df.path, err)
 	}
-	if _, err := r.file.Seek(off, io.SeekStart); err != nil {
-		return 0, fmt.Errorf("read %s: %w", r.df.path, err)
-	}
-	sent, err := io.Copy(w, &io.LimitedReader{R: r.file, N: n})
+	r.section = Section{r.file.File, off, n}
+	sent, err := io.Copy(w, &r.section)
 	if err == nil && sent < n {
 		r.leave() // and look again which file this is
 	}
@@ -311,13 +329,12 @@ func (r *Reader) unreadable(i int) bool {
 	}
 	buf := r.c.buffer(r.e.chunk)
 	defer r.c.unbuffer(buf)
-	if r.df.readChunk(r.file, i, buf[:r.e.chunkLen(i)]) == nil {
+	if r.df.readChunk(r.file.File, i, buf[:r.e.chunkLen(i)]) == nil {
 		return false
 	}
 	r.df.extents[r.extent].forget(1 << (i % chunksPerExtent))
 	r.c.damaged(r.df, i)
-	r.file.Close() // it may be the descriptor that is bad
-	r.file = nil
+	r.c.files.drop(r.df) // it may be the descriptor that is bad
 	r.leave()
 	return true
 }
@@ -337,7 +354,7 @@ func (r *Reader) sendChecked(w io.Writer, i int, inChunk, n int64) (int64, error
 	}
 	if err := r.open(); err != nil && !errors.Is(err, errLost) {
 		return 0, fmt.Errorf("read %s: %w", r.df.path, err)
-	} else if err == nil && r.df.readChunk(r.file, i, buf) == nil && sha256.Sum256(buf) == sum(r.sums, i) {
+	} else if err == nil && r.df.readChunk(r.file.File, i, buf) == nil && sha256.Sum256(buf) == sum(r.sums, i) {
 		k, err := w.Write(buf[inChunk:min(inChunk+n, int64(len(buf)))])
 		r.count(i%chunksPerExtent, int64(k))
 		return int64(k), err

@@ -114,7 +114,7 @@ func (s *scrub) extent(ctx context.Context, x *extent) error {
 	if err != nil {
 		return ctx.Err()
 	}
-	defer df.put(f)
+	defer f.release()
 	if int64(len(s.buf)) < e.chunk {
 		s.buf = make([]byte, e.chunk)
 	}
@@ -125,7 +125,7 @@ func (s *scrub) extent(ctx context.Context, x *extent) error {
 		if err := s.wait(ctx, len(buf)); err != nil {
 			return err
 		}
-		if df.readChunk(f, i, buf) == nil && sha256.Sum256(buf) == sum(sums, i) {
+		if df.readChunk(f.File, i, buf) == nil && sha256.Sum256(buf) == sum(sums, i) {
 			x.ok.Or(1 << bit)
 			s.c.counters.verified.Add(1)
 		} else if x.have.Load()&(1<<bit) != 0 {

@@ -116,7 +116,7 @@ func TestAReadErrorOfTheDiskIsARefetch(t *testing.T) {
 	c.files.drop(df)
 	f, err := os.OpenFile(df.path, os.O_WRONLY, 0) // reading from it fails
 	must(t, err)
-	df.put(f)
+	c.files.add(df, f).release()
 	wantAll(t, c, im)
 	wantAll(t, c, im)
 	if n := im.Bytes.Load() - im.size(); n > chunk {
