@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"net/http"
@@ -69,7 +70,7 @@ func (x *exchange) ReadFrom(src io.Reader) (n int64, err error) {
 	if to, ok := x.ResponseWriter.(io.ReaderFrom); ok {
 		n, err = to.ReadFrom(src)
 	} else {
-		n, err = io.Copy(onlyWriter{x.ResponseWriter}, src)
+		n, err = io.Copy(struct{ io.Writer }{x.ResponseWriter}, src)
 	}
 	x.bytes += n
 	return n, err
@@ -99,9 +100,11 @@ func (p *Proxy) observe(next http.Handler) http.Handler {
 			if x.status == 0 && r.Context().Err() != nil {
 				x.status = api.StatusClientLeft
 			}
-			dur := time.Since(start)
-			p.metrics.count(r.Method, x, dur, !whole)
-			p.logAccess(r, x, dur, !whole)
+			p.ended(r.Context(), &visit{
+				method: r.Method, path: r.URL.Path, ranges: r.Header["Range"], remote: r.RemoteAddr,
+				id: []byte(x.Header().Get(api.RequestIDHeader)), exchange: x,
+				dur: time.Since(start), aborted: !whole,
+			})
 		}()
 		next.ServeHTTP(x, r)
 		x.begun() // nothing written is an empty 200
@@ -109,39 +112,51 @@ func (p *Proxy) observe(next http.Handler) http.Handler {
 	})
 }
 
-// logAccess writes the record of one request. The query is left out, because
+// A visit is what is known of a request when it is over.
+type visit struct {
+	method, path string
+	ranges       []string // the lines of Range
+	remote       string
+	id           []byte // of the request
+	exchange     *exchange
+	dur          time.Duration
+	aborted      bool
+}
+
+// ended counts a request and writes its record. The query is left out, because
 // credentials may stand there.
-func (p *Proxy) logAccess(r *http.Request, x *exchange, dur time.Duration, aborted bool) {
+func (p *Proxy) ended(ctx context.Context, v *visit) {
+	x := v.exchange
+	p.metrics.count(v)
 	level := slog.LevelInfo
 	if x.status >= 500 {
 		level = slog.LevelWarn
 	}
-	ctx := r.Context()
 	if !p.log.Enabled(ctx, level) {
 		return
 	}
 	attrs := make([]slog.Attr, 0, 16)
 	attrs = append(attrs,
-		slog.String("method", clip(r.Method)),
-		slog.String("path", clip(r.URL.Path)),
+		slog.String("method", clip(v.method)),
+		slog.String("path", clip(v.path)),
 		slog.Int("status", x.status),
 		slog.Int64("bytes", x.bytes),
-		slog.Duration("dur", dur),
-		slog.String("remote", r.RemoteAddr),
-		slog.String("request_id", x.Header().Get("X-Openstack-Request-Id")),
+		slog.Duration("dur", v.dur),
+		slog.String("remote", v.remote),
+		slog.String("request_id", string(v.id)),
 	)
 	for _, a := range []struct{ key, value string }{
 		{"route", x.route},
 		{"image", x.image},
 		{"digest", string(x.digest)},
-		{"range", strings.Join(r.Header["Range"], ", ")},
+		{"range", strings.Join(v.ranges, ", ")},
 		{"cache", x.found},
 	} {
 		if a.value != "" {
 			attrs = append(attrs, slog.String(a.key, clip(a.value)))
 		}
 	}
-	if aborted {
+	if v.aborted {
 		attrs = append(attrs, slog.Bool("aborted", true))
 	}
 	if x.err != nil {
@@ -150,11 +165,12 @@ func (p *Proxy) logAccess(r *http.Request, x *exchange, dur time.Duration, abort
 	p.log.LogAttrs(ctx, level, "request", attrs...)
 }
 
+// clip returns at most maxLogged bytes of s, in memory of its own.
 func clip(s string) string {
 	if len(s) > maxLogged {
 		return s[:maxLogged] + "..."
 	}
-	return s
+	return strings.Clone(s) // it may lie in a connection's buffer
 }
 
 // noteRoute is gin middleware that tells the record where a request went.

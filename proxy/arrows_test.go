@@ -19,7 +19,9 @@ var arrows = []struct {
 	may    []string
 	reason string
 }{
-	{"origin/origintest", []string{"origin"}, "a conformance suite knows its contract alone"},
+	{"origin/origintest", []string{"origin", "origin/faultproxy"}, "a conformance suite knows its contract alone"},
+	{"origin/faultproxy", nil, "it harms connections, whatever they carry"},
+	{"deploy/", []string{"origin"}, "what measures a server speaks to it as anybody does"},
 	{"origin/diskformat", []string{"origin/diskformat/"}, "disk formats know nothing of stores"},
 	{"origin/", []string{"origin"}, "a backend knows the contract that it fulfils, and no other backend"},
 	{"origin", nil, "origin stands at the end of all arrows"},
@@ -31,7 +33,8 @@ var arrows = []struct {
 	{"registry/task", []string{"registry", "origin", "origin/diskformat"}, "tasks work on contracts"},
 	{"registry/api", []string{"registry", "registry/task", "origin"}, "the API speaks over any registry.Images"},
 	{"registry", []string{"origin"}, "records name data, and know neither cache nor HTTP"},
-	{"proxy", []string{"cache", "registry", "registry/api", "origin"}, "the proxy gets its backends from cmd, as contracts"},
+	{"proxy/wire", []string{"cache"}, "the short way of a request knows connections and sections of files"},
+	{"proxy", []string{"proxy/wire", "cache", "registry", "registry/api", "origin"}, "the proxy gets its backends from cmd, as contracts"},
 	{"cmd/", nil, ""}, // everything: here the parts are put together
 }
 
@@ -42,7 +45,8 @@ var foreign = []struct {
 	reason string
 }{
 	{"github.com/gin-gonic/gin", []string{"proxy", "registry/api"}, "routes are the affair of proxy and registry/api"},
-	{"net/http", []string{"proxy", "registry/api", "registry/client", "origin/s3", "origin/swift", "origin/web", "cmd/"},
+	{"net/http", []string{"proxy", "proxy/wire", "registry/api", "registry/client", "origin/s3", "origin/swift", "origin/web",
+		"origin/faultproxy", "origin/origintest", "cmd/", "deploy/"},
 		"there is no HTTP below registry/api but in what speaks to a server"},
 	{"github.com/mattn/go-sqlite3", []string{"registry/db"}, "only registry/db knows SQL"},
 	{"database/sql", []string{"registry/db"}, "only registry/db knows SQL"},

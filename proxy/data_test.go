@@ -13,9 +13,9 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -362,39 +362,49 @@ func TestFreshnessFollowsVisibility(t *testing.T) {
 // spy is a writer around net/http's that notes the files it is given.
 type spy struct {
 	http.ResponseWriter
-	files *[]int64 // lengths
+	noted func(n int64) // a file of n bytes
 }
 
 func (w spy) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w spy) ReadFrom(src io.Reader) (int64, error) {
-	if l, ok := src.(*io.LimitedReader); ok {
-		if _, ok := l.R.(*os.File); ok {
-			*w.files = append(*w.files, l.N)
-		}
+	if s, ok := src.(*cache.Section); ok {
+		w.noted(s.N)
 	}
 	return w.ResponseWriter.(io.ReaderFrom).ReadFrom(src)
 }
 
 func TestAHitReachesTheConnectionAsAFile(t *testing.T) {
+	var mu sync.Mutex
 	var files []int64
+	noted := func(n int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		files = append(files, n)
+	}
+	take := func() []int64 {
+		mu.Lock()
+		defer mu.Unlock()
+		all := files
+		files = nil
+		return all
+	}
 	s := newSite(t, siteConfig{handle: func(h http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(spy{w, &files}, r) })
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(spy{w, noted}, r) })
 	}})
 	data := pattern(3*chunk, 1)
 	img := s.add(data, nil)
 	s.file("GET", img)
-	files = nil
+	take()
 	if a := s.file("GET", img); !bytes.Equal(a.body, data) {
 		t.Fatal("the bytes differ")
 	}
-	if len(files) != 1 || files[0] != int64(len(data)) {
-		t.Errorf("files of %v bytes, want one of %d", files, len(data))
+	if got := take(); len(got) != 1 || got[0] != int64(len(data)) {
+		t.Errorf("files of %v bytes, want one of %d", got, len(data))
 	}
-	files = nil
 	s.file("GET", img, "Range: bytes=0-99999,200000-299999")
-	if len(files) != 2 || files[0] != 100000 || files[1] != 100000 {
-		t.Errorf("files of %v bytes for two ranges", files)
+	if got := take(); len(got) != 2 || got[0] != 100000 || got[1] != 100000 {
+		t.Errorf("files of %v bytes for two ranges", got)
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"nearsight/cache"
 	"nearsight/origin"
 	"nearsight/origin/origintest"
+	"nearsight/proxy/wire"
 	"nearsight/registry"
 	"nearsight/registry/api"
 	"nearsight/registry/bus"
@@ -39,6 +40,7 @@ type site struct {
 	proxy   *Proxy
 	log     *logBuffer
 	addr    string // of the API listener
+	plain   string // of one where every request takes the ordinary way
 	client  *http.Client
 }
 
@@ -93,12 +95,26 @@ func newSite(t testing.TB, cfg siteConfig) *site {
 	server := Server(handler, quiet)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { server.Serve(Listener(l, 0)) })
+	wires := &wire.Server{}
+	if cfg.handle == nil { // which is the ordinary way's
+		wires.NewAnswerer = s.proxy.Direct
+	}
+	running.Go(func() { wires.Serve(l) })
+	running.Go(func() { server.Serve(wires.Rest(l)) })
+	ordinary, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.plain = ordinary.Addr().String()
+	running.Go(func() { server.Serve(ordinary) })
 	running.Go(func() { s.proxy.Run(ctx) })
 	<-events.watching
 	t.Cleanup(func() {
 		s.client.CloseIdleConnections()
 		server.Close()
+		cut, now := context.WithCancel(context.Background())
+		now()
+		wires.Shutdown(cut)
 		cancel()
 		running.Wait()
 		if err := s.cache.Close(); err != nil {

@@ -1,7 +1,8 @@
 package proxy
 
 import (
-	"time"
+	"maps"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -16,6 +17,9 @@ type metrics struct {
 	aborted  prometheus.Counter
 	sent     *prometheus.CounterVec
 	lies     prometheus.Counter
+
+	hits  prometheus.Counter                             // of sent
+	found atomic.Pointer[map[requestKey]requestCounters] // by kind; replaced, never changed
 }
 
 // newMetrics declares every metric of the proxy, and those of c, at reg.
@@ -48,6 +52,8 @@ func newMetrics(reg *prometheus.Registry, c *cache.Cache, version string) *metri
 			Help: "Answers of stores that held other bytes than were asked for, or another length of the whole.",
 		}),
 	}
+	m.found.Store(&map[requestKey]requestCounters{})
+	m.hits = m.sent.WithLabelValues("hit")
 	build := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name:        "nearsight_build_info",
 		Help:        "Always 1; the label says which version runs.",
@@ -57,19 +63,50 @@ func newMetrics(reg *prometheus.Registry, c *cache.Cache, version string) *metri
 	return m
 }
 
-// count counts one answer.
-func (m *metrics) count(method string, x *exchange, dur time.Duration, aborted bool) {
-	route := x.route
-	if route == "" {
-		route = "none"
+// count counts one request.
+func (m *metrics) count(v *visit) {
+	x := v.exchange
+	key := requestKey{x.route, methodLabel(v.method), classOf(x.status)}
+	if key.route == "" {
+		key.route = "none"
 	}
-	m.requests.WithLabelValues(route, methodLabel(method), classOf(x.status)).Inc()
-	m.seconds.WithLabelValues(route).Observe(dur.Seconds())
-	if aborted {
+	c := m.counters(key)
+	c.requests.Inc()
+	c.seconds.Observe(v.dur.Seconds())
+	if v.aborted {
 		m.aborted.Inc()
 	}
-	if x.found != "" {
+	switch x.found {
+	case "":
+	case "hit": // by far the most
+		m.hits.Add(float64(x.bytes))
+	default:
 		m.sent.WithLabelValues(x.found).Add(float64(x.bytes))
+	}
+}
+
+// requestKey names the counters of a kind of request. There are few: routes and
+// labels are ours.
+type requestKey struct{ route, method, class string }
+
+type requestCounters struct {
+	requests prometheus.Counter
+	seconds  prometheus.Observer
+}
+
+// counters returns those of key. Finding them by their labels costs more than
+// counting, so it is done once.
+func (m *metrics) counters(key requestKey) requestCounters {
+	for {
+		old := m.found.Load()
+		if c, ok := (*old)[key]; ok {
+			return c
+		}
+		more := maps.Clone(*old)
+		more[key] = requestCounters{
+			m.requests.WithLabelValues(key.route, key.method, key.class), m.seconds.WithLabelValues(key.route),
+		}
+		m.found.CompareAndSwap(old, &more)
 	}
 }
 

@@ -36,10 +36,14 @@ func frame(spans []span, size int64) byteranges {
 
 // contentRange returns Content-Range of a span.
 func contentRange(s span, size int64) string {
-	b := append(make([]byte, 0, 64), "bytes "...)
+	return string(appendContentRange(make([]byte, 0, 64), s, size))
+}
+
+func appendContentRange(b []byte, s span, size int64) []byte {
+	b = append(b, "bytes "...)
 	b = strconv.AppendInt(b, s.off, 10)
 	b = append(b, '-')
 	b = strconv.AppendInt(b, s.off+s.n-1, 10)
 	b = append(b, '/')
-	return string(strconv.AppendInt(b, size, 10))
+	return strconv.AppendInt(b, size, 10)
 }

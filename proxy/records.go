@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -54,6 +55,9 @@ type Records struct {
 	log    registry.Log
 	events registry.Events
 	logger *slog.Logger
+
+	// generation rises, under mu, whenever something is forgotten.
+	generation atomic.Uint64
 
 	// Under mu, which is never held during a call.
 	mu     sync.Mutex
@@ -126,6 +130,20 @@ func (r *Records) Get(ctx context.Context, id string) (*registry.Image, error) {
 		}
 	}
 }
+
+// Remembered returns the record of image id if it is remembered now, or nil. What
+// it returns stays so while Generation returns the same number.
+func (r *Records) Remembered(id string) (img *registry.Image, generation uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	img, _ = r.known.Get(id)
+	return img, r.generation.Load()
+}
+
+// Generation returns a number that rises whenever something remembered is
+// forgotten. Who saw the same number twice knows that what was remembered at the
+// first time was still true at the second.
+func (r *Records) Generation() uint64 { return r.generation.Load() }
 
 // load asks the registry, for l and all who wait for it.
 func (r *Records) load(ctx context.Context, id string, l *load) {
@@ -211,6 +229,7 @@ func (u uploads) Abort(ctx context.Context, id string, loc origin.Location) erro
 func (r *Records) forget(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.generation.Add(1)
 	r.known.Remove(id)
 	r.absent.Remove(id)
 	delete(r.loads, id)
@@ -221,6 +240,7 @@ func (r *Records) forget(id string) {
 func (r *Records) setLive(live bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.generation.Add(1)
 	r.known.Purge()
 	r.absent.Purge()
 	clear(r.loads)

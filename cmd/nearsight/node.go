@@ -18,6 +18,7 @@ import (
 	"nearsight/origin"
 	"nearsight/origin/file"
 	"nearsight/proxy"
+	"nearsight/proxy/wire"
 	"nearsight/registry"
 	"nearsight/registry/api"
 	"nearsight/registry/bus"
@@ -33,8 +34,9 @@ type node struct {
 	stopping     atomic.Bool
 
 	handler, admin http.Handler
-	parts          []func(context.Context) error // each runs until its context ends
-	closers        []func() error                // in the order of opening
+	direct         func(remote string) wire.Answerer // nil: all requests are the handler's
+	parts          []func(context.Context) error     // each runs until its context ends
+	closers        []func() error                    // in the order of opening
 }
 
 // newNode builds a node; the data directory is locked. It takes no longer when
@@ -99,6 +101,9 @@ func (n *node) assemble(c Config, limits registry.Limits, records *db.DB, events
 		Metrics: metrics, Version: readVersion().Version,
 	})
 	n.handler = edge.Handler()
+	if c.Server.Direct {
+		n.direct = edge.Direct
+	}
 	n.admin = edge.AdminHandler(proxy.Check{Name: "running", Run: func(context.Context) error {
 		if n.stopping.Load() {
 			return errors.New("being stopped")

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"nearsight/proxy"
+	"nearsight/proxy/wire"
 )
 
 // flagNames are the settings that are flags of serve.
@@ -137,9 +138,10 @@ func (n *node) run(ctx context.Context, listener, admin net.Listener) error {
 		g.Go(func() error { return part(failed) })
 	}
 
-	f := newFront(n.handler, n.log)
+	f := newFront(n)
 	health := proxy.Server(n.admin, n.log)
-	g.Go(func() error { return ignoreClosed(f.server.Serve(proxy.Listener(listener, n.stall))) })
+	g.Go(func() error { return ignoreClosed(f.wires.Serve(listener)) })
+	g.Go(func() error { return ignoreClosed(f.server.Serve(f.wires.Rest(listener))) })
 	g.Go(func() error { return ignoreClosed(health.Serve(admin)) })
 	g.Go(func() error {
 		select {
@@ -169,25 +171,26 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// A front is the HTTP server of the API and of image data. http.Server cuts
-// connections without waiting for their handlers; a front waits, since handlers
-// use what is closed next.
+// A front is the HTTP server of the API and of image data: the short way, and
+// net/http for the rest. http.Server cuts connections without waiting for their
+// handlers; a front waits, since handlers use what is closed next.
 type front struct {
+	wires  *wire.Server
 	server *http.Server
 	cut    context.CancelFunc // ends the contexts of all requests
 	busy   sync.RWMutex       // read-locked by every handler; stop takes it for good
 }
 
-func newFront(h http.Handler, log *slog.Logger) *front {
+func newFront(n *node) *front {
 	requests, cut := context.WithCancel(context.Background())
-	f := &front{cut: cut}
+	f := &front{wires: &wire.Server{NewAnswerer: n.direct, Stall: n.stall}, cut: cut}
 	f.server = proxy.Server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !f.busy.TryRLock() {
 			panic(http.ErrAbortHandler) // its connection is closed already
 		}
 		defer f.busy.RUnlock()
-		h.ServeHTTP(w, r)
-	}), log)
+		n.handler.ServeHTTP(w, r)
+	}), n.log)
 	f.server.BaseContext = func(net.Listener) context.Context { return requests }
 	return f
 }
@@ -197,9 +200,11 @@ func newFront(h http.Handler, log *slog.Logger) *front {
 func (f *front) stop(grace time.Duration) bool {
 	ctx, done := context.WithTimeout(context.Background(), grace)
 	defer done()
+	wires := make(chan error, 1)
+	go func() { wires <- f.wires.Shutdown(ctx) }()
 	err := f.server.Shutdown(ctx)
 	f.cut()
 	f.server.Close() // what Shutdown left; its errors are those of closing sockets
 	f.busy.Lock()
-	return err == nil
+	return errors.Join(err, <-wires) == nil
 }

@@ -80,7 +80,7 @@ func TestStopLetsTransfersEndWithinTheGraceAndThenCutsThem(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 			h := &slowHandler{make(chan struct{}), make(chan struct{}), make(chan struct{})}
-			f := newFront(h, slog.New(slog.DiscardHandler))
+			f := newFront(&node{handler: h, log: slog.New(slog.DiscardHandler)})
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)

@@ -1,64 +1,103 @@
-package proxy
+package wire
 
 import (
 	"errors"
 	"io"
 	"net"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"nearsight/cache"
 )
 
 const (
 	// DefaultStall is how long a client may take no byte before its connection
 	// is given up (http-semantics, rule L1).
 	DefaultStall = 120 * time.Second
-	// maxTurn bounds one sendfile, in bytes. It does not end on its own while
-	// the client keeps up, and the deadline must be renewed now and then.
-	maxTurn = 4 << 20
 	// looks is how often within a stall it is looked whether the client moved.
 	looks = 4
+	// maxSend bounds one sendfile(2), in bytes, and maxTurn what a connection
+	// sends before others that wait may go on; see fair.
+	maxSend = 1 << 20
+	maxTurn = 1 << 20
 )
 
-// Listener returns l with connections that give up on a client which takes no
-// byte for stall (0 means DefaultStall), and on nobody else: a slow reader
-// finishes. That is what a write timeout of net/http cannot do, since it bounds
-// the whole answer. The connections keep sendfile.
+// A Conn is a TCP connection that sends a *cache.Section by sendfile, and gives
+// up on a client which takes no byte for its stall, and on nobody else: a slow
+// reader finishes. That is what a write timeout of net/http cannot do, since it
+// bounds the whole answer. Its write deadline is its own.
 //
-// Only TCP connections are watched; others pass as they are.
-func Listener(l net.Listener, stall time.Duration) net.Listener {
-	if stall <= 0 {
-		stall = DefaultStall
-	}
-	return listener{l, stall}
+// One goroutine at a time may write.
+type Conn struct {
+	*net.TCPConn
+	raw      syscall.RawConn
+	stall    time.Duration
+	yielders yielders
+
+	unsent []byte // goes out before the next byte written, with it if it can
+	prefix []byte // read already, by the loop that handed the connection on
+
+	deadline time.Time // of writes, if later than the last operation's need
+	turn     int64     // bytes sent since this connection last waited for anything
+
+	// What send is about to do; it is a method so that nothing is allocated
+	// for a call of it.
+	section *cache.Section
+	sendErr error
+	cut     bool // the file ended before its section
+	call    func(fd uintptr) bool
 }
 
-type listener struct {
-	net.Listener
-	stall time.Duration
-}
-
-func (l listener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
+func newConn(tcp *net.TCPConn, stall time.Duration, ys yielders) (*Conn, error) {
+	raw, err := tcp.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	if tcp, ok := c.(*net.TCPConn); ok {
-		return &conn{tcp, l.stall}, nil
-	}
+	c := &Conn{TCPConn: tcp, raw: raw, stall: stall, yielders: ys}
+	c.call = c.send
 	return c, nil
 }
 
-// A conn writes with patience. Its write deadline is its own.
-type conn struct {
-	*net.TCPConn
-	stall time.Duration
+// Read implements net.Conn.
+func (c *Conn) Read(b []byte) (int, error) {
+	if len(c.prefix) > 0 {
+		n := copy(b, c.prefix)
+		if c.prefix = c.prefix[n:]; len(c.prefix) == 0 {
+			c.prefix = nil
+		}
+		return n, nil
+	}
+	return c.TCPConn.Read(b)
+}
+
+// Delay has b sent before the next byte that is written, in one segment with it
+// if that is possible. The connection keeps b until then.
+func (c *Conn) Delay(b []byte) { c.unsent = b }
+
+// Flush sends what Delay kept.
+func (c *Conn) Flush() error {
+	b := c.unsent
+	if len(b) == 0 {
+		return nil
+	}
+	c.unsent = nil
+	_, err := c.write(b)
+	return err
 }
 
 // Write implements net.Conn.
-func (c *conn) Write(b []byte) (n int, err error) {
-	p := c.patience()
+func (c *Conn) Write(b []byte) (n int, err error) {
+	if err := c.Flush(); err != nil {
+		return 0, err
+	}
+	return c.write(b)
+}
+
+func (c *Conn) write(b []byte) (n int, err error) {
+	p := patience{c: c}
 	for {
 		p.renew()
 		k, err := c.TCPConn.Write(b[n:])
@@ -69,34 +108,82 @@ func (c *conn) Write(b []byte) (n int, err error) {
 	}
 }
 
-// ReadFrom implements io.ReaderFrom. A file goes by sendfile.
-func (c *conn) ReadFrom(src io.Reader) (n int64, err error) {
-	whole, ok := src.(*io.LimitedReader)
-	if ok {
-		_, ok = whole.R.(*os.File)
-	}
+// ReadFrom implements io.ReaderFrom. A *cache.Section goes by sendfile.
+func (c *Conn) ReadFrom(src io.Reader) (n int64, err error) {
+	s, ok := src.(*cache.Section)
 	if !ok {
 		return io.Copy(onlyWriter{c}, src)
 	}
-	p := c.patience()
-	for whole.N > 0 {
-		turn := io.LimitedReader{R: whole.R, N: min(whole.N, maxTurn)}
-		asked := turn.N
+	whole := s.N
+	p := patience{c: c}
+	for s.N > 0 || len(c.unsent) > 0 {
+		c.section, c.sendErr, c.cut = s, nil, false
 		p.renew()
-		k, err := c.TCPConn.ReadFrom(&turn)
-		n += k
-		whole.N -= k
-		if err != nil {
-			// Where the kernel has no sendfile for this file, bytes may have
-			// been read and not written: then there is no way to go on.
-			if turn.N != asked-k || !p.goesOn(err) {
-				return n, err
-			}
-		} else if k < asked {
-			return n, nil // the end of the file
+		err := c.raw.Write(c.call)
+		c.section = nil
+		if err == nil {
+			err = c.sendErr
+		}
+		switch {
+		case err == nil && c.cut:
+			return whole - s.N, nil
+		case err == nil:
+			c.fair()
+		case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS):
+			// The file system of the file has no sendfile.
+			_, err := io.Copy(onlyWriter{c}, s)
+			return whole - s.N, err
+		case !p.goesOn(err):
+			return whole - s.N, err
 		}
 	}
-	return n, nil
+	return whole, nil
+}
+
+// send sends as much of what was delayed and of the section as the client takes
+// now, and at most one turn. It returns false when there is to be waited until
+// the client takes more.
+func (c *Conn) send(fd uintptr) (done bool) {
+	for len(c.unsent) > 0 {
+		n, err := unix.SendmsgN(int(fd), c.unsent, nil, nil, unix.MSG_MORE|unix.MSG_NOSIGNAL)
+		if err != nil {
+			return c.stop("sendmsg", err)
+		}
+		c.unsent = c.unsent[n:]
+	}
+	c.unsent = nil
+	s := c.section
+	file := int(s.File.Fd())
+	for s.N > 0 && c.turn < maxTurn {
+		off := s.Off
+		n, err := unix.Sendfile(int(fd), file, &off, int(min(s.N, maxSend)))
+		if err != nil {
+			if err == unix.EINTR {
+				continue
+			}
+			return c.stop("sendfile", err)
+		}
+		if n == 0 {
+			c.cut = true
+			return true
+		}
+		s.Skip(int64(n))
+		c.turn += int64(n)
+	}
+	return true
+}
+
+// stop ends send after an error, or has it wait if there is nothing else wrong.
+func (c *Conn) stop(call string, err error) (done bool) {
+	switch err {
+	case unix.EAGAIN:
+		c.turn = 0
+		return false
+	case unix.EINTR:
+		return true // and is called again
+	}
+	c.sendErr = os.NewSyscallError(call, err)
+	return true
 }
 
 // onlyWriter hides ReadFrom from io.Copy.
@@ -104,22 +191,23 @@ type onlyWriter struct{ io.Writer }
 
 // patience watches one write.
 type patience struct {
-	setDeadline func(time.Time) error
-	acked       func() (uint64, bool)
-	now         func() time.Time
-	stall       time.Duration
+	c *Conn
 
 	looked bool
 	last   uint64    // acknowledged at the last look
 	since  time.Time // the last look that found progress
 }
 
-func (c *conn) patience() *patience {
-	return &patience{setDeadline: c.SetWriteDeadline, acked: c.acked, now: time.Now, stall: c.stall}
+// renew gives the write until the next look. Deadlines are moved in steps, because
+// moving one costs as much as a small write.
+func (p *patience) renew() {
+	c, now := p.c, time.Now()
+	each := c.stall / looks
+	if c.deadline.Sub(now) < each/2 {
+		c.deadline = now.Add(each)
+		c.SetWriteDeadline(c.deadline)
+	}
 }
-
-// renew gives the write until the next look.
-func (p *patience) renew() { p.setDeadline(p.now().Add(p.stall / looks)) }
 
 // goesOn decides after a write failed with err. If that was the deadline, the
 // client has until a stall after the last progress, which the first look is
@@ -131,25 +219,23 @@ func (p *patience) goesOn(err error) bool {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false
 	}
-	acked, ok := p.acked()
-	if !ok {
-		return false
-	}
-	now := p.now()
+	p.c.deadline = time.Time{} // passed
+	acked, ok := p.c.acked()
+	return ok && p.look(time.Now(), acked)
+}
+
+// look decides after acked bytes were acknowledged at a deadline.
+func (p *patience) look(now time.Time, acked uint64) bool {
 	if !p.looked || acked != p.last {
 		p.looked, p.last, p.since = true, acked, now
 		return true
 	}
-	return now.Sub(p.since) < p.stall
+	return now.Sub(p.since) < p.c.stall
 }
 
 // acked returns how many bytes the peer has acknowledged.
-func (c *conn) acked() (n uint64, ok bool) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0, false
-	}
-	err = raw.Control(func(fd uintptr) {
+func (c *Conn) acked() (n uint64, ok bool) {
+	err := c.raw.Control(func(fd uintptr) {
 		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
 			n, ok = info.Bytes_acked, true
 		}

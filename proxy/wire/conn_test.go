@@ -1,40 +1,46 @@
-package proxy
+package wire
 
 import (
 	"bytes"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"nearsight/cache"
 )
 
-// dial returns both ends of a connection whose server end comes from Listener,
-// with small buffers so that a client that does not read is felt at once.
-func dial(t *testing.T, stall time.Duration) (client *net.TCPConn, server net.Conn) {
+// dial returns both ends of a connection, with small buffers so that a client that does not read is felt at once.
+func dial(t *testing.T, stall time.Duration) (client *net.TCPConn, server *Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	accepted := make(chan net.Conn, 1)
-	go func() {
-		c, _ := Listener(l, stall).Accept()
-		accepted <- c
-	}()
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	client = c.(*net.TCPConn)
 	client.SetReadBuffer(16 << 10)
-	if server = <-accepted; server == nil {
-		t.Fatal("nothing accepted")
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
 	}
-	server.(*conn).SetWriteBuffer(16 << 10)
+	if stall == 0 {
+		stall = DefaultStall
+	}
+	ys := make(yielders, 1)
+	t.Cleanup(ys.close)
+	if server, err = newConn(accepted.(*net.TCPConn), stall, ys); err != nil {
+		t.Fatal(err)
+	}
+	server.SetWriteBuffer(16 << 10)
 	t.Cleanup(func() { client.Close(); server.Close() })
 	return client, server
 }
@@ -42,7 +48,8 @@ func dial(t *testing.T, stall time.Duration) (client *net.TCPConn, server net.Co
 // bigFile returns a file of n bytes that are not all the same.
 func bigFile(t *testing.T, n int) (*os.File, []byte) {
 	t.Helper()
-	data := pattern(n, 1)
+	data := make([]byte, n)
+	rand.NewChaCha8([32]byte{1}).Read(data)
 	name := filepath.Join(t.TempDir(), "data")
 	if err := os.WriteFile(name, data, 0o600); err != nil {
 		t.Fatal(err)
@@ -67,7 +74,7 @@ func TestAClientThatStandsStillIsGivenUp(t *testing.T) {
 				k, err = server.Write(data)
 				n = int64(k)
 			} else {
-				n, err = server.(io.ReaderFrom).ReadFrom(&io.LimitedReader{R: f, N: int64(len(data))})
+				n, err = server.ReadFrom(&cache.Section{File: f, N: int64(len(data))})
 			}
 			if !errors.Is(err, os.ErrDeadlineExceeded) || n >= int64(len(data)) {
 				t.Errorf("sent %d bytes: %v", n, err)
@@ -91,7 +98,7 @@ func TestASlowButSteadyReaderFinishes(t *testing.T) {
 				if how == "write" {
 					_, err = server.Write(data)
 				} else {
-					_, err = server.(io.ReaderFrom).ReadFrom(&io.LimitedReader{R: f, N: int64(len(data))})
+					_, err = server.ReadFrom(&cache.Section{File: f, N: int64(len(data))})
 				}
 				done <- err
 			}()
@@ -121,13 +128,13 @@ func TestSendfileTurnsJoinToTheWhole(t *testing.T) {
 	client, server := dial(t, 0)
 	go func() {
 		defer server.Close()
-		f.Seek(5, io.SeekStart)
-		// A limit beyond the end of the file sends what there is.
-		n, err := server.(io.ReaderFrom).ReadFrom(&io.LimitedReader{R: f, N: int64(len(data))})
-		if n != int64(len(data))-5 || err != nil {
+		server.Delay(data[:3])
+		// A section that reaches beyond the end of the file sends what there is.
+		n, err := server.ReadFrom(&cache.Section{File: f, Off: 3, N: int64(len(data))})
+		if n != int64(len(data))-3 || err != nil {
 			t.Errorf("sent %d: %v", n, err)
 		}
-		n, err = server.(io.ReaderFrom).ReadFrom(bytes.NewReader(data[:1000])) // and what is no file
+		n, err = server.ReadFrom(bytes.NewReader(data[:1000])) // and what is no file
 		if n != 1000 || err != nil {
 			t.Errorf("sent %d: %v", n, err)
 		}
@@ -136,7 +143,7 @@ func TestSendfileTurnsJoinToTheWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(got, append(bytes.Clone(data[5:]), data[:1000]...)) {
+	if !bytes.Equal(got, append(bytes.Clone(data), data[:1000]...)) {
 		t.Error("the bytes differ")
 	}
 }
@@ -153,26 +160,18 @@ func TestPatience(t *testing.T) {
 		{"a byte at every third look is enough", []uint64{1, 1, 1, 2, 2, 2, 3, 3, 3}, 9},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			now, look := testNow, 0
-			p := patience{
-				setDeadline: func(time.Time) error { return nil },
-				now:         func() time.Time { return now },
-				acked:       func() (uint64, bool) { return tt.acked[look], true },
-				stall:       stall,
-			}
-			for look = 0; look < len(tt.acked); look++ {
-				p.renew()
+			now, look := time.Now(), 0
+			p := patience{c: &Conn{stall: stall}}
+			for look < len(tt.acked) && p.look(now, tt.acked[look]) {
 				now = now.Add(stall / looks)
-				if !p.goesOn(os.ErrDeadlineExceeded) {
-					break
-				}
+				look++
 			}
 			if look != tt.looks {
 				t.Errorf("gave up at look %d, want %d", look, tt.looks)
 			}
 		})
 	}
-	p := patience{acked: func() (uint64, bool) { return 1, true }}
+	p := patience{c: &Conn{stall: stall}}
 	if p.goesOn(io.ErrClosedPipe) {
 		t.Error("goes on after an error that is no deadline")
 	}

@@ -154,7 +154,7 @@ func FailStatus(w http.ResponseWriter, r *http.Request, status int, detail strin
 	}
 	h := w.Header()
 	forget(h, status)
-	contentType, body := errorBody(r, h.Get(requestIDHeader), status, detail)
+	contentType, body := errorBody(r, h.Get(RequestIDHeader), status, detail)
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))

@@ -162,7 +162,7 @@ func TestErrorBodiesFollowAccept(t *testing.T) {
 			r := httptest.NewRequest("GET", tt.path, nil)
 			r.Header.Set("Accept", tt.accept)
 			w := httptest.NewRecorder()
-			w.Header().Set(requestIDHeader, "req-7")
+			w.Header().Set(RequestIDHeader, "req-7")
 			FailStatus(w, r, 404, `no <b> & "c"`)
 			if got := w.Header().Get("Content-Type"); got != tt.want {
 				t.Fatalf("Content-Type %q, want %q", got, tt.want)

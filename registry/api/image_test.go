@@ -277,7 +277,7 @@ func TestMetadataIsConditional(t *testing.T) {
 // without returns the header but the request id.
 func without(h http.Header) http.Header {
 	h = h.Clone()
-	h.Del(requestIDHeader)
+	h.Del(RequestIDHeader)
 	return h
 }
 

@@ -236,7 +236,7 @@ func (a *API) fail(c *gin.Context, err error) {
 	if worth {
 		a.log.Log(ctx, level, "request failed",
 			"method", c.Request.Method, "route", c.FullPath(), "image", c.Param("id"),
-			"status", status, "request_id", c.Writer.Header().Get(requestIDHeader), "err", err)
+			"status", status, "request_id", c.Writer.Header().Get(RequestIDHeader), "err", err)
 	}
 	Fail(c.Writer, c.Request, err)
 }

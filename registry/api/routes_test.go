@@ -163,7 +163,7 @@ func TestRequestIDs(t *testing.T) {
 		})
 	}
 	a, b := g.do("GET /", ""), g.do("GET /", "")
-	if a.Header().Get(requestIDHeader) == b.Header().Get(requestIDHeader) {
+	if a.Header().Get(RequestIDHeader) == b.Header().Get(RequestIDHeader) {
 		t.Error("two requests share an id")
 	}
 }

@@ -1,0 +1,302 @@
+// Package wire is the short way of a request: it answers canonical requests for
+// image data straight from the connection, and hands all else to net/http.
+//
+// What net/http does for a request costs more than sending 64 KiB of a file, or
+// than a 304. So a Server reads the connection itself. A request in canonical
+// form (Request) it shows to its Answerer, who may answer it; a connection whose
+// next request is not in that form, or not answered there, goes to net/http with
+// every byte that was read, and stays there. So nothing depends on this package
+// but speed: without it all requests take the ordinary way.
+//
+// Connections of either way are Conns, which know sendfile and have patience with
+// slow clients.
+package wire
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// bufferSize holds the header of a canonical request many times.
+	bufferSize = 4 << 10
+	// firstTimeout and idleTimeout bound the wait for the first request on a
+	// connection and for the next.
+	firstTimeout = 10 * time.Second
+	idleTimeout  = 120 * time.Second
+)
+
+// A Verdict says what an Answerer did.
+type Verdict int
+
+const (
+	// Declined: nothing was written. The request is for net/http.
+	Declined Verdict = iota
+	// Answered: the whole answer was written, or kept by Conn.Delay.
+	Answered
+	// Broken: the answer was begun and cannot be ended. The connection closes.
+	Broken
+)
+
+// An Answerer answers requests of one connection, one after the other.
+type Answerer interface {
+	// Answer answers r on c, or declines before it writes anything. ctx ends
+	// when the server does; a client that leaves is found out by writing.
+	Answer(ctx context.Context, c *Conn, r *Request) Verdict
+}
+
+// A Server reads connections. Its fields are set before Serve.
+type Server struct {
+	// NewAnswerer returns the Answerer of a new connection. nil means that all
+	// requests are for net/http.
+	NewAnswerer func(remote string) Answerer
+	// Stall is how long a client may take no byte; 0 means DefaultStall.
+	Stall time.Duration
+
+	once     sync.Once
+	handed   chan net.Conn // to net/http
+	closed   chan struct{}
+	ctx      context.Context // of all answers
+	cut      context.CancelFunc
+	yielders yielders
+	buffers  sync.Pool
+
+	mu       sync.Mutex
+	stopping bool
+	open     map[*served]struct{}
+	running  sync.WaitGroup
+}
+
+func (s *Server) init() {
+	s.once.Do(func() {
+		s.handed, s.closed = make(chan net.Conn), make(chan struct{})
+		s.open = make(map[*served]struct{})
+		s.ctx, s.cut = context.WithCancel(context.Background())
+		s.yielders = make(yielders, maxYielders)
+		s.buffers.New = func() any { return new([bufferSize]byte) }
+		if s.Stall <= 0 {
+			s.Stall = DefaultStall
+		}
+	})
+}
+
+// A served connection is one that this package reads.
+type served struct {
+	*Conn
+	// state is reading while a request is waited for. Whoever moves it from there
+	// has the connection: the loop, or Shutdown.
+	state atomic.Int32
+}
+
+const (
+	busy int32 = iota
+	reading
+	shut
+)
+
+// Serve accepts connections on l until that is closed, and returns the error of
+// Accept.
+func (s *Server) Serve(l net.Listener) error {
+	s.init()
+	for delay := time.Duration(0); ; {
+		nc, err := l.Accept()
+		if err != nil {
+			var ne net.Error
+			if errors.Is(err, net.ErrClosed) || !errors.As(err, &ne) || !ne.Temporary() {
+				return err
+			}
+			// Out of descriptors, most likely: as net/http does.
+			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
+			time.Sleep(delay)
+			continue
+		}
+		delay = 0
+		tcp, ok := nc.(*net.TCPConn)
+		if !ok {
+			s.hand(nc)
+			continue
+		}
+		c, err := newConn(tcp, s.Stall, s.yielders)
+		if err != nil {
+			nc.Close()
+			continue
+		}
+		if s.NewAnswerer == nil {
+			s.hand(c)
+			continue
+		}
+		v := &served{Conn: c}
+		if !s.add(v) {
+			nc.Close()
+			continue
+		}
+		go func() {
+			defer s.remove(v)
+			s.serve(v)
+		}()
+	}
+}
+
+func (s *Server) add(v *served) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping {
+		return false
+	}
+	s.open[v] = struct{}{}
+	s.running.Add(1)
+	return true
+}
+
+func (s *Server) remove(v *served) {
+	s.mu.Lock()
+	delete(s.open, v)
+	s.mu.Unlock()
+	s.running.Done()
+}
+
+// serve reads requests until one is not for this package.
+func (s *Server) serve(v *served) {
+	buffer := s.buffers.Get().(*[bufferSize]byte)
+	defer s.buffers.Put(buffer)
+	answerer := s.NewAnswerer(v.RemoteAddr().String())
+	var r Request
+	var deadline time.Time
+	have := buffer[:0]
+	for first := true; ; first = false {
+		if len(have) == 0 {
+			timeout := idleTimeout
+			if first {
+				timeout = firstTimeout
+			}
+			if now := time.Now(); first || deadline.Sub(now) < timeout*7/8 { // as in patience.renew
+				deadline = now.Add(timeout)
+				v.SetReadDeadline(deadline)
+			}
+			v.state.Store(reading)
+			n, err := v.TCPConn.Read(buffer[:])
+			if !v.state.CompareAndSwap(reading, busy) || err != nil {
+				v.TCPConn.Close()
+				return
+			}
+			have = buffer[:n]
+		}
+		length, ok := r.Parse(have)
+		if !ok {
+			s.pass(v, have)
+			return
+		}
+		switch answerer.Answer(s.ctx, v.Conn, &r) {
+		case Declined:
+			s.pass(v, have)
+			return
+		case Broken:
+			v.TCPConn.Close()
+			return
+		}
+		if err := v.Flush(); err != nil || s.isStopping() {
+			v.TCPConn.Close()
+			return
+		}
+		if have = have[length:]; len(have) == 0 {
+			v.fair()
+		}
+	}
+}
+
+// pass hands a connection with what was read of it to net/http.
+func (s *Server) pass(v *served, read []byte) {
+	v.prefix = slices.Clone(read)
+	v.SetReadDeadline(time.Time{}) // net/http sets its own
+	s.hand(v.Conn)
+}
+
+func (s *Server) hand(c net.Conn) {
+	select {
+	case s.handed <- c:
+	case <-s.closed:
+		c.Close()
+	}
+}
+
+func (s *Server) isStopping() bool {
+	select {
+	case <-s.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Rest returns the listener whose connections are those handed on, for net/http.
+// Its address is that of l.
+func (s *Server) Rest(l net.Listener) net.Listener {
+	s.init()
+	return &rest{Listener: l, s: s, closed: make(chan struct{})}
+}
+
+type rest struct {
+	net.Listener
+	s      *Server
+	once   sync.Once
+	closed chan struct{}
+}
+
+// Accept implements net.Listener.
+func (l *rest) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.s.handed:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (l *rest) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+// Shutdown closes connections that wait for a request, lets answers under way
+// end until ctx does, then cuts them, and returns when none runs; the error is
+// that of ctx if any was cut. The listener is the caller's to close, before.
+func (s *Server) Shutdown(ctx context.Context) (err error) {
+	s.init()
+	s.mu.Lock()
+	if !s.stopping {
+		s.stopping = true
+		close(s.closed)
+	}
+	for v := range s.open {
+		if v.state.CompareAndSwap(reading, shut) {
+			v.TCPConn.Close()
+		}
+	}
+	s.mu.Unlock()
+	ended := make(chan struct{})
+	go func() {
+		s.running.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		err = ctx.Err()
+		s.cut()
+		s.mu.Lock()
+		for v := range s.open {
+			v.TCPConn.Close()
+		}
+		s.mu.Unlock()
+		<-ended
+	}
+	s.cut()
+	s.yielders.close()
+	return err
+}
