@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"time"
 )
 
@@ -37,7 +38,10 @@ var (
 
 // A Location says where the bytes of an image are kept.
 type Location struct {
-	// URL names the object: scheme://store/key. It holds no credentials.
+	// URL names the object: scheme://store/key, where store is the name that
+	// the store has in the configuration, so that a bucket or directory can
+	// move. For http and https it is the URL of the data, which no store of
+	// ours wrote. It holds no credentials.
 	URL string
 	// Validator, when not empty, is the Info.Validator that the object had
 	// when the location was recorded. An Open or Stat that finds another
@@ -94,9 +98,31 @@ type WriteStore interface {
 	// visible before. After any error nothing of it is left. The result is
 	// loc with its Validator set.
 	Put(ctx context.Context, loc Location, size int64, r io.Reader) (Location, error)
-	// Delete removes the object at loc, whatever its validator. A missing
-	// object is not an error: it is what the caller wants.
+	// Delete removes the object at loc, whatever its validator, and all that a
+	// Put which was cut off left of it: parts, segments. A missing object is
+	// not an error: it is what the caller wants.
 	Delete(ctx context.Context, loc Location) error
+}
+
+// A ListStore can say what it holds.
+type ListStore interface {
+	Store
+	// List yields every object of the store in no particular order, and what
+	// writes that were cut off left, as far as the store can tell. What is
+	// written or deleted meanwhile may be missing. It ends after an error.
+	List(ctx context.Context) iter.Seq2[Held, error]
+}
+
+// Held is an object, or a part of one, that a store holds.
+type Held struct {
+	// Location is what Delete takes to remove it, without a validator.
+	Location Location
+	// Size is in bytes; of leftovers it is what is known.
+	Size int64
+	// ModTime is when it was written last, in UTC.
+	ModTime time.Time
+	// Partial: no whole object is there, only what a write left.
+	Partial bool
 }
 
 // A LocalStore keeps objects as plain files on a file system of this machine.

@@ -1,11 +1,14 @@
-// Package file keeps image data as files in one directory.
+// Package file keeps image data as files in one directory or several.
 //
 // An object is the file DIR/KEY, and its location is file://NAME/KEY. The
-// directory is flat: there are as many files as images, some thousands, which
+// location does not say which of the directories it is: each is asked in turn,
+// which costs a look at a handful of names, and an operator may move files from
+// one to another (with mv, which keeps the time that the validator knows). The
+// directories are flat: there are as many files as images, some thousands, which
 // every file system finds by name as fast as a few; sub-folders would each need
 // to be made and synced before an object in them is durable.
 //
-// While it is written, an object is a file DIR/.tmp-*, locked by its writer. It
+// While it is written, an object is a file DIR/.tmp-KEY, locked by its writer. It
 // gets its name by link(2), which replaces nothing. An unnamed file (O_TMPFILE)
 // would leave nothing to sweep after a crash, but network file systems have none,
 // and one way for all is worth more than the sweep costs.
@@ -17,15 +20,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"nearsight/origin"
 )
@@ -33,16 +33,20 @@ import (
 // defaultReserve holds the write-ahead log of a busy registry many times.
 const defaultReserve = 64 << 20
 
-// Options configure a Store. Only Dir is required.
+// Options configure a Store. Either Dir or Dirs is required.
 type Options struct {
 	// Dir holds the objects. It is made if missing. Several stores, of one
 	// process or more, may share it.
 	Dir string
+	// Dirs hold the objects together, where Dir is not set. They are made if
+	// missing, and none is another one or lies in another one. Two on one
+	// file system are allowed, for it may have quotas.
+	Dirs []Dir
 	// Name is the store's name in its locations; "" means "default". It has
 	// only letters, digits, '.', '_' and '-', and begins with none of these
 	// three.
 	Name string
-	// Reserve is the free space, in bytes, that Put leaves to others on the
+	// Reserve is the free space, in bytes, that Put leaves to others on each
 	// file system, above all to a database there, which could not even write
 	// down that an upload failed; 0 means 64 MiB and less than 0 means none.
 	// Each upload under way may look at the free space up to 1 MiB late.
@@ -51,29 +55,45 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// A Store is an origin.WriteStore and an origin.LocalStore. A read that hangs in
-// the file system (a network one, its server gone) cannot be called off: ctx
-// ends a body between two reads.
+// A Dir is one directory of a store.
+type Dir struct {
+	// Path is where it is.
+	Path string
+	// Weight is greater where objects shall go first. Equal weights, as that
+	// of 0, mean: where there is more room. See Store.Put.
+	Weight int
+}
+
+// A Store is an origin.WriteStore, an origin.ListStore and an origin.LocalStore.
+// A read that hangs in the file system (a network one, its server gone) cannot be
+// called off: ctx ends a body between two reads.
+//
+// The validator of a file is its size and its time. Whoever changes the bytes and
+// restores both is not noticed here, but by the digest of the data.
 type Store struct {
-	dir    string // absolute
-	self   fs.FileInfo
+	dirs   []*directory
 	prefix string // of locations
-	// reserve is the least free space in bytes, and free what there is on the
-	// file system of a file. Tests let it shrink.
+	// reserve is the least free space in bytes, and space what the file system
+	// of a file has. Tests let it shrink.
 	reserve int64
-	free    func(f *os.File) (int64, error)
+	space   func(f *os.File) (free, total int64, err error)
 	// step does f, which is the step of writing called op. Tests let it fail,
 	// before or after.
 	step func(op string, f func() error) error
+
+	mu sync.Mutex
+	// puts has the keys that a Put is writing, and what is closed at its end.
+	puts map[string]chan struct{}
 }
 
 var _ interface {
 	origin.WriteStore
+	origin.ListStore
 	origin.LocalStore
 } = (*Store)(nil)
 
-// Open opens the store in o.Dir and removes what crashed writers left there. It
-// fails if it cannot list and write the directory.
+// Open opens the store in the directories of o and removes what crashed writers
+// left there. It fails if it cannot list and write each of them.
 func Open(o Options) (*Store, error) {
 	if o.Name == "" {
 		o.Name = "default"
@@ -90,63 +110,34 @@ func Open(o Options) (*Store, error) {
 	s := &Store{
 		prefix:  "file://" + o.Name + "/",
 		reserve: o.Reserve,
-		free:    freeSpace,
+		space:   space,
 		step:    func(_ string, f func() error) error { return f() },
+		puts:    make(map[string]chan struct{}),
 	}
-	if err := s.open(o.Dir, o.Log); err != nil {
-		return nil, fmt.Errorf("file store %s: directory %s: %w", o.Name, o.Dir, err)
+	if err := s.open(o); err != nil {
+		return nil, fmt.Errorf("file store %s: %w", o.Name, err)
 	}
 	return s, nil
 }
 
-func (s *Store) open(dir string, log *slog.Logger) (err error) {
-	if dir == "" {
-		return errors.New("none is set")
-	}
-	if s.dir, err = filepath.Abs(dir); err != nil {
-		return err
-	}
-	if err := makeDir(s.dir); err != nil {
-		return err
-	}
-	if s.self, err = os.Stat(s.dir); err != nil {
-		return err
-	}
-	n, err := sweep(s.dir)
-	if err != nil {
-		return err
-	}
-	if n > 0 {
-		log.Info("removed unfinished uploads", "dir", s.dir, "files", n)
-	}
-	// Better now than in the middle of an upload.
-	f, err := createTemp(s.dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return os.Remove(f.Name())
-}
-
-// makeDir makes dir durably, with its parents, unless it is there.
-func makeDir(dir string) error {
-	info, err := os.Stat(dir)
+func (s *Store) open(o Options) error {
+	dirs := o.Dirs
 	switch {
-	case err == nil && info.IsDir():
-		return nil
-	case err == nil:
-		return syscall.ENOTDIR
-	case !errors.Is(err, fs.ErrNotExist):
-		return err
+	case o.Dir != "" && len(dirs) > 0:
+		return errors.New("both one directory and several are set")
+	case o.Dir != "":
+		dirs = []Dir{{Path: o.Dir}}
+	case len(dirs) == 0:
+		return errors.New("no directory is set")
 	}
-	parent := filepath.Dir(dir)
-	if err := makeDir(parent); err != nil {
-		return err
+	for _, dir := range dirs {
+		d, err := openDir(dir, o.Log)
+		if err != nil {
+			return fmt.Errorf("directory %s: %w", dir.Path, err)
+		}
+		s.dirs = append(s.dirs, d)
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncDir(parent)
+	return apart(s.dirs)
 }
 
 // Locate implements origin.WriteStore.
@@ -160,20 +151,20 @@ func random() string {
 	return hex.EncodeToString(b[:])
 }
 
-// path returns the path of the object at loc, or ErrLocation.
-func (s *Store) path(loc origin.Location) (string, error) {
+// key returns the file name of the object at loc, or ErrLocation.
+func (s *Store) key(loc origin.Location) (string, error) {
 	key, ok := strings.CutPrefix(loc.URL, s.prefix)
 	if !ok || !validKey(key) {
 		return "", fmt.Errorf("%w: %.300q is not a file of this store (%sKEY)", origin.ErrLocation, loc.URL, s.prefix)
 	}
-	return filepath.Join(s.dir, key), nil
+	return key, nil
 }
 
 // validKey says whether key is a plain file name, and not that of a temporary
 // file: it cannot lead out of the directory.
 func validKey(key string) bool {
-	// 255 is NAME_MAX of Linux.
-	if key == "" || len(key) > 255 || strings.ContainsRune("._-", rune(key[0])) {
+	// 255 is NAME_MAX of Linux, and a temporary file has the key in its name.
+	if key == "" || len(tempPrefix+key) > 255 || strings.ContainsRune("._-", rune(key[0])) {
 		return false
 	}
 	for _, c := range []byte(key) {
@@ -184,135 +175,41 @@ func validKey(key string) bool {
 	return true
 }
 
-// Stat implements origin.Store.
-func (s *Store) Stat(ctx context.Context, loc origin.Location) (origin.Info, error) {
-	if err := ctx.Err(); err != nil {
-		return origin.Info{}, err
-	}
-	path, err := s.path(loc)
-	if err != nil {
-		return origin.Info{}, err
-	}
-	fi, err := os.Lstat(path)
-	if err != nil {
-		return origin.Info{}, s.failedRead("stat", loc, err)
-	}
-	return check(loc, fi)
-}
-
-// LocalPath implements origin.LocalStore.
-func (s *Store) LocalPath(loc origin.Location) (string, error) {
-	if _, err := s.Stat(context.Background(), loc); err != nil {
-		return "", err
-	}
-	return s.path(loc)
-}
-
-// check describes the file, if it is the one that loc means.
-func check(loc origin.Location, fi fs.FileInfo) (origin.Info, error) {
-	if !fi.Mode().IsRegular() {
-		return origin.Info{}, fmt.Errorf("%s: not a regular file: %w", loc.URL, origin.ErrNotFound)
-	}
-	info := describe(fi)
-	if loc.Validator != "" && loc.Validator != info.Validator {
-		return origin.Info{}, fmt.Errorf("%s: %w: validator %s, not %s", loc.URL, origin.ErrChanged, info.Validator, loc.Validator)
-	}
-	return info, nil
-}
-
-func describe(fi fs.FileInfo) origin.Info {
-	return origin.Info{
-		Size:      fi.Size(),
-		Validator: fmt.Sprintf("%x-%x", fi.Size(), fi.ModTime().UnixNano()),
-		ModTime:   fi.ModTime().UTC(),
-	}
-}
-
-// Open implements origin.Store. A negative offset is served as 0, and says so.
-func (s *Store) Open(ctx context.Context, loc origin.Location, off, n int64) (*origin.Object, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	path, err := s.path(loc)
-	if err != nil {
-		return nil, err
-	}
-	// No link is followed out of the directory, and no pipe is waited for.
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if errors.Is(err, syscall.ELOOP) {
-		return nil, fmt.Errorf("open %s: a symbolic link: %w", loc.URL, origin.ErrNotFound)
-	} else if err != nil {
-		return nil, s.failedRead("open", loc, err)
-	}
-	fi, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return nil, s.failedRead("open", loc, err)
-	}
-	info, err := check(loc, fi)
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	off = max(off, 0)
-	left := max(info.Size-off, 0)
-	if n < 0 || n > left {
-		n = left
-	}
-	return &origin.Object{Info: info, Offset: off, Length: n, Body: &body{ctx, f, loc.URL, off, off + n}}, nil
-}
-
-// A body yields the bytes from pos to end of f.
-type body struct {
-	ctx      context.Context
-	f        *os.File
-	url      string
-	pos, end int64
-}
-
-func (b *body) Read(p []byte) (int, error) {
-	if err := b.ctx.Err(); err != nil {
-		return 0, err
-	}
-	if b.pos >= b.end {
-		return 0, io.EOF
-	}
-	n, err := b.f.ReadAt(p[:min(int64(len(p)), b.end-b.pos)], b.pos)
-	b.pos += int64(n)
-	switch {
-	case err == io.EOF && b.pos < b.end:
-		err = io.ErrUnexpectedEOF // the file was cut under us
-	case err == io.EOF:
-		err = nil // the next Read says it
-	case err != nil:
-		err = fmt.Errorf("read %s: %w: %v", b.url, origin.ErrUnavailable, reason(err))
-	}
-	return n, err
-}
-
-func (b *body) Close() error { return b.f.Close() }
-
 // Delete implements origin.WriteStore. It is durable, also when the object was
-// gone already: the deletion that failed to become so may be repeated.
+// gone already: the deletion that failed to become so may be repeated. A
+// directory that is away may hold the object, so that it fails, after it has
+// done its work in the others.
 func (s *Store) Delete(ctx context.Context, loc origin.Location) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	path, err := s.path(loc)
+	key, err := s.key(loc)
 	if err != nil {
 		return err
 	}
-	err = s.sameDir()
-	if err == nil {
-		err = s.step("delete", func() error { return removeIfThere(path) })
+	var failed error
+	for _, d := range s.dirs {
+		if err := s.deleteIn(d, key); err != nil && failed == nil {
+			failed = failedWrite("delete", loc, d.named(err))
+		}
 	}
-	if err == nil {
-		err = s.step("sync dir", func() error { return syncDir(s.dir) })
+	return failed
+}
+
+// deleteIn removes the object of the key from d, and what a Put left of it there.
+func (s *Store) deleteIn(d *directory, key string) error {
+	if err := d.same(); err != nil {
+		return err
 	}
-	if err != nil {
-		return failedWrite("delete", loc, err)
+	if err := s.step("delete", func() error {
+		if _, err := removeLeftover(d.join(tempPrefix + key)); err != nil {
+			return err
+		}
+		return removeIfThere(d.join(key))
+	}); err != nil {
+		return err
 	}
-	return nil
+	return s.step("sync dir", d.sync)
 }
 
 func removeIfThere(path string) error {
@@ -322,43 +219,19 @@ func removeIfThere(path string) error {
 	return nil
 }
 
-// sameDir finds out that the directory is not the one that was opened, because
-// its file system was unmounted, for example. Nothing must be written there
-// then, and what it lacks is not lost.
-func (s *Store) sameDir() error {
-	fi, err := os.Stat(s.dir)
-	if err != nil {
-		return fmt.Errorf("directory %s: %v", s.dir, reason(err))
-	}
-	if !os.SameFile(fi, s.self) {
-		return fmt.Errorf("directory %s is not the one that was opened", s.dir)
-	}
-	return nil
-}
-
-// failedRead makes a sentinel out of what the system said to a reader.
-func (s *Store) failedRead(op string, loc origin.Location, err error) error {
-	sentinel := origin.ErrUnavailable
-	if errors.Is(err, fs.ErrNotExist) {
-		if away := s.sameDir(); away != nil {
-			err = away
-		} else {
-			sentinel = origin.ErrNotFound
-		}
-	}
-	return fmt.Errorf("%s %s: %w: %v", op, loc.URL, sentinel, reason(err))
-}
-
-// failedWrite does so for a writer.
+// failedWrite makes a sentinel out of what the system said to a writer.
 func failedWrite(op string, loc origin.Location, err error) error {
-	sentinel := origin.ErrUnavailable
+	return fmt.Errorf("%s %s: %w: %v", op, loc.URL, writeSentinel(err), reason(err))
+}
+
+func writeSentinel(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
-		sentinel = origin.ErrFull
+		return origin.ErrFull
 	case errors.Is(err, fs.ErrExist):
-		sentinel = origin.ErrExists
+		return origin.ErrExists
 	}
-	return fmt.Errorf("%s %s: %w: %v", op, loc.URL, sentinel, reason(err))
+	return origin.ErrUnavailable
 }
 
 // reason leaves out the path that the errors of package os begin with.

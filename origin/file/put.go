@@ -18,7 +18,6 @@ import (
 )
 
 const (
-	tempPrefix = ".tmp-"
 	// holeSize bytes of zeros, aligned, are left out. Smaller holes would cost
 	// more in extents of the file than they save in space.
 	holeSize = 64 << 10
@@ -31,46 +30,126 @@ const (
 )
 
 // Put implements origin.WriteStore. Zeros become holes. An error of r is wrapped,
-// and origin.ErrRead with it. It is origin.ErrFull when the free space would fall
-// below Options.Reserve: not because of size, since nobody knows yet how much of
-// it is zeros, but at the first byte that is too much.
+// and origin.ErrRead with it.
+//
+// Of several directories it takes the one of the greatest weight that has room for
+// size, or the one with the most room if none has or size is unknown; if that
+// fails before r was asked for a byte, it takes the next. It is origin.ErrFull when
+// none has room, or when the free space would fall below Options.Reserve: not
+// because of size, since nobody knows yet how much of it is zeros, but at the first
+// byte that is too much.
+//
+// Two Puts of the Store at one location wait for each other. Other stores that
+// share a directory have locations of their own, as long as they use Locate.
 func (s *Store) Put(ctx context.Context, loc origin.Location, size int64, r io.Reader) (origin.Location, error) {
 	if err := ctx.Err(); err != nil {
 		return loc, err
 	}
-	path, err := s.path(loc)
+	key, err := s.key(loc)
 	if err != nil {
 		return loc, err
 	}
-	info, err := s.put(ctx, path, size, r)
+	release, err := s.claim(ctx, key)
+	if err != nil {
+		return loc, err
+	}
+	defer release()
+	if holds(s.dirs, key) { // link would find it too, in one directory and after all the writing
+		return loc, failedWrite("put", loc, fs.ErrExist)
+	}
+	p, w, err := s.begin(key, size)
+	if err != nil {
+		return loc, fmt.Errorf("put %s: %w", loc.URL, err)
+	}
+	if p.fits {
+		p.due.Add(size)
+		defer p.due.Add(-size)
+	}
+	info, err := s.put(ctx, w, p.join(key), size, r)
 	switch {
 	case err == nil:
 		return origin.Location{URL: loc.URL, Validator: info.Validator}, nil
 	case errors.Is(err, origin.ErrRead), errors.Is(err, origin.ErrSize), errors.Is(err, ctx.Err()):
 		return loc, fmt.Errorf("put %s: %w", loc.URL, err)
 	}
-	return loc, failedWrite("put", loc, err)
+	return loc, failedWrite("put", loc, p.named(err))
 }
 
-// put writes a temporary file, gives it its name and makes that durable.
-func (s *Store) put(ctx context.Context, path string, size int64, r io.Reader) (info origin.Info, err error) {
-	if err := s.sameDir(); err != nil {
-		return info, err
+// claim waits until no other Put is at the key, and then keeps others waiting
+// until release.
+func (s *Store) claim(ctx context.Context, key string) (release func(), err error) {
+	for {
+		s.mu.Lock()
+		other, busy := s.puts[key]
+		mine := make(chan struct{})
+		if !busy {
+			s.puts[key] = mine
+		}
+		s.mu.Unlock()
+		if !busy {
+			return func() {
+				s.mu.Lock()
+				delete(s.puts, key)
+				s.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
-	if _, err := os.Lstat(path); err == nil {
-		return info, fs.ErrExist // link would find it too, after all the writing
+}
+
+// begin makes the temporary file of the key in the first place that takes it. Its
+// error is ErrFull when every directory is full, and otherwise ErrUnavailable.
+func (s *Store) begin(key string, size int64) (place, *writer, error) {
+	sentinel := origin.ErrFull
+	var why []string
+	for _, p := range s.places(size) {
+		w, err := s.beginIn(p, key)
+		if err == nil {
+			return p, w, nil
+		}
+		if writeSentinel(err) != origin.ErrFull {
+			sentinel = origin.ErrUnavailable
+		}
+		why = append(why, p.named(err).Error())
 	}
-	f, err := createTemp(s.dir)
-	if err != nil {
-		return info, err
+	return place{}, nil, fmt.Errorf("%w: %s", sentinel, strings.Join(why, "; "))
+}
+
+func (s *Store) beginIn(p place, key string) (w *writer, err error) {
+	if p.err != nil {
+		return nil, p.err
 	}
+	w = &writer{s: s}
+	err = s.step("create", func() (err error) {
+		w.f, err = createTemp(p.path, key)
+		return err
+	})
+	if err == nil {
+		err = w.look() // before r is asked for a byte
+	}
+	if err != nil && w.f != nil {
+		os.Remove(w.f.Name())
+		w.f.Close()
+	}
+	return w, err
+}
+
+// put fills the temporary file of w, gives it the name path and makes that
+// durable.
+func (s *Store) put(ctx context.Context, w *writer, path string, size int64, r io.Reader) (info origin.Info, err error) {
+	f := w.f
 	defer func() {
 		if err != nil {
-			s.undo(f, path)
+			undo(f, path)
 		}
 		f.Close() // and so unlock; nothing unwritten is left to fail
 	}()
-	if err := s.write(ctx, f, size, r); err != nil {
+	if err := s.write(ctx, w, size, r); err != nil {
 		return info, err
 	}
 	if err := s.step("sync", f.Sync); err != nil {
@@ -89,32 +168,26 @@ func (s *Store) put(ctx context.Context, path string, size int64, r io.Reader) (
 	if err := s.step("remove", func() error { return os.Remove(f.Name()) }); err != nil {
 		return info, err
 	}
-	return describe(fi), s.step("sync dir", func() error { return syncDir(s.dir) })
+	return describe(fi), s.step("sync dir", func() error { return syncDir(filepath.Dir(path)) })
 }
 
 // undo removes what a failed put left, also when the step that failed was done
 // nevertheless, as over a network: but never the object of somebody else. What
 // it cannot remove, the next Open or a Delete will.
-func (s *Store) undo(f *os.File, path string) {
-	os.Remove(f.Name())
-	mine, err := f.Stat()
-	if err != nil {
-		return
+func undo(f *os.File, path string) {
+	if isAt(f, f.Name()) {
+		os.Remove(f.Name())
 	}
-	if fi, err := os.Lstat(path); err == nil && os.SameFile(fi, mine) {
+	if isAt(f, path) {
 		os.Remove(path)
-		syncDir(s.dir)
+		syncDir(filepath.Dir(path))
 	}
 }
 
-// write copies r to f.
-func (s *Store) write(ctx context.Context, f *os.File, size int64, r io.Reader) error {
+// write copies r to the file of w.
+func (s *Store) write(ctx context.Context, w *writer, size int64, r io.Reader) error {
 	buf := make([]byte, writeSize)
 	var pos int64
-	w := writer{s: s, f: f}
-	if err := w.look(); err != nil { // before r is asked for a byte
-		return err
-	}
 	for {
 		n, end, err := fill(ctx, r, buf)
 		pos += int64(n)
@@ -134,7 +207,7 @@ func (s *Store) write(ctx context.Context, f *os.File, size int64, r io.Reader) 
 		}
 	}
 	// What ends with a hole is too short until now.
-	return s.step("truncate", func() error { return f.Truncate(pos) })
+	return s.step("truncate", func() error { return w.f.Truncate(pos) })
 }
 
 // fill reads until buf is full or r ends. It is not io.ReadFull: that one says
@@ -188,7 +261,7 @@ func (w *writer) look() error {
 		w.room = math.MaxInt
 		return nil
 	}
-	free, err := w.s.free(w.f)
+	free, _, err := w.s.space(w.f)
 	if err != nil {
 		return err
 	}
@@ -199,98 +272,8 @@ func (w *writer) look() error {
 	return nil
 }
 
-// freeSpace returns how many bytes may still be written on the file system of f.
-func freeSpace(f *os.File) (int64, error) {
-	var st unix.Statfs_t
-	for {
-		err := unix.Fstatfs(int(f.Fd()), &st)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return 0, os.NewSyscallError("fstatfs", err)
-		}
-		break
-	}
-	if st.Blocks == 0 {
-		return math.MaxInt64, nil // some file systems in user space do not tell
-	}
-	unit := max(st.Frsize, 1) // not Bsize, which some make larger for faster copies
-	return int64(min(st.Bavail, uint64(math.MaxInt64/unit))) * unit, nil
-}
-
 // isZero compares b with itself, one byte further on: all are equal if each is
 // equal to the next.
 func isZero(b []byte) bool {
 	return b[0] == 0 && bytes.Equal(b[1:], b[:len(b)-1])
-}
-
-// createTemp makes a temporary file and locks it against sweep.
-func createTemp(dir string) (*os.File, error) {
-	for {
-		f, err := os.OpenFile(filepath.Join(dir, tempPrefix+random()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if err != nil {
-			return nil, err
-		}
-		var st unix.Stat_t
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			err = unix.Fstat(int(f.Fd()), &st)
-		}
-		if err == nil && st.Nlink > 0 {
-			return f, nil
-		}
-		f.Close()
-		// Without an error, or with EWOULDBLOCK, a sweep was faster than the
-		// lock and removed the file: take another.
-		if err != nil && err != unix.EWOULDBLOCK {
-			os.Remove(f.Name())
-			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
-		}
-	}
-}
-
-// sweep removes the temporary files that nobody writes any more, and counts them.
-func sweep(dir string) (removed int, err error) {
-	names, err := os.ReadDir(dir)
-	if err != nil {
-		return 0, err
-	}
-	for _, de := range names {
-		if !strings.HasPrefix(de.Name(), tempPrefix) {
-			continue
-		}
-		path := filepath.Join(dir, de.Name())
-		// For writing, because NFS locks for writers only what they may write.
-		f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // its writer has finished
-		} else if err != nil {
-			return removed, err
-		}
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			err = removeIfThere(path)
-			removed++
-		}
-		f.Close() // after the removal: a writer that gets the lock now sees it
-		if err != nil && err != unix.EWOULDBLOCK {
-			return removed, fmt.Errorf("sweep %s: %w", path, err)
-		}
-	}
-	return removed, nil
-}
-
-// syncDir makes names in dir durable. File systems that cannot do this (EINVAL)
-// need it not.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); !errors.Is(err, unix.EINVAL) {
-		return err
-	}
-	return nil
 }

@@ -35,7 +35,7 @@ func failAt(s *Store, op string, errno syscall.Errno, done bool) {
 // now and for a store that is opened anew; and the location can be used again.
 func TestPutFaults(t *testing.T) {
 	data := origintest.Data(1<<20, 1)
-	for _, op := range []string{"write", "truncate", "sync", "link", "remove", "sync dir"} {
+	for _, op := range []string{"create", "write", "truncate", "sync", "link", "remove", "sync dir"} {
 		for _, done := range []bool{false, true} {
 			for errno, want := range map[syscall.Errno]error{
 				syscall.EIO: origin.ErrUnavailable, syscall.ENOSPC: origin.ErrFull, syscall.EDQUOT: origin.ErrFull,
@@ -78,8 +78,8 @@ func TestPutFaultBesideAnObject(t *testing.T) {
 	loc := s.Locate("raced")
 	s.step = func(op string, f func() error) error {
 		if op == "link" {
-			path, _ := s.path(loc)
-			if err := os.WriteFile(path, []byte("theirs"), 0o600); err != nil {
+			key, _ := s.key(loc)
+			if err := os.WriteFile(filepath.Join(dir, key), []byte("theirs"), 0o600); err != nil {
 				return err
 			}
 		}
@@ -158,7 +158,7 @@ func TestPutLeavesTheReserveFree(t *testing.T) {
 				t.Fatal(err)
 			}
 			free := tt.free
-			s.free = func(*os.File) (int64, error) { return free, nil }
+			s.space = func(*os.File) (int64, int64, error) { return free, 1 << 50, nil }
 			s.step = func(op string, f func() error) error {
 				if op == "write" {
 					free -= holeSize
@@ -190,18 +190,18 @@ func TestPutLeavesTheReserveFree(t *testing.T) {
 	}
 }
 
-func TestFreeSpaceIsWhatTheSystemSays(t *testing.T) {
+func TestSpaceIsWhatTheSystemSays(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "x"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	free, err := freeSpace(f)
-	if err != nil || free <= 0 {
-		t.Errorf("%d bytes free, %v", free, err)
+	free, total, err := space(f)
+	if err != nil || free <= 0 || total < free {
+		t.Errorf("%d bytes of %d free, %v", free, total, err)
 	}
 	f.Close()
-	if free, err := freeSpace(f); err == nil {
+	if free, _, err := space(f); err == nil {
 		t.Errorf("%d bytes free on a closed file", free)
 	}
 }
