@@ -121,9 +121,9 @@ func (r *Reader) Close() error {
 }
 
 // Reopen begins another request for the same data with a Reader that was closed,
-// as Cache.Get would, but it allocates nothing while the data file is the one it
+// as Cache.Get would at now, but it allocates nothing while the data file is the one it
 // was. Its errors are those of Get.
-func (r *Reader) Reopen(ctx context.Context) error {
+func (r *Reader) Reopen(ctx context.Context, now time.Time) error {
 	// Whether the data file is still what it was is looked at when an extent is
 	// entered.
 	if r.e.data.Load() != r.df {
@@ -135,7 +135,7 @@ func (r *Reader) Reopen(ctx context.Context) error {
 		*r = *again
 		return nil
 	}
-	r.e.use(time.Now())
+	r.e.use(now)
 	return nil
 }
 

@@ -47,7 +47,7 @@ type direct struct {
 
 // Answer implements wire.Answerer.
 func (d *direct) Answer(ctx context.Context, c *wire.Conn, r *wire.Request) wire.Verdict {
-	start := time.Now()
+	start := c.Now()
 	id, ok := strings.CutPrefix(r.Path, dataPrefix)
 	if !ok || len(id) != idLength+len(dataSuffix) || id[idLength:] != dataSuffix || !d.know(ctx, id[:idLength], start) {
 		return wire.Declined
@@ -72,7 +72,7 @@ func (d *direct) Answer(ctx context.Context, c *wire.Conn, r *wire.Request) wire
 		head = &d.heads.none
 	}
 	body := !r.Head && status != http.StatusNotModified
-	if body && !d.ready(ctx, &a) {
+	if body && !d.ready(ctx, &a, start) {
 		return wire.Declined
 	}
 	d.id = api.AppendRequestID(d.id[:0])
@@ -96,7 +96,7 @@ func (d *direct) Answer(ctx context.Context, c *wire.Conn, r *wire.Request) wire
 	}
 	d.p.ended(ctx, &visit{
 		method: method, path: r.Path, ranges: r.Header["Range"], remote: d.remote, id: d.id,
-		exchange: &x, dur: time.Since(start), aborted: err != nil,
+		exchange: &x, dur: c.Tick().Sub(start), aborted: err != nil,
 	})
 	if err != nil {
 		return wire.Broken
@@ -139,12 +139,12 @@ func (d *direct) know(ctx context.Context, id string, now time.Time) bool {
 }
 
 // ready gets the first byte of the span ready, as sendData does.
-func (d *direct) ready(ctx context.Context, a *blanks) bool {
+func (d *direct) ready(ctx context.Context, a *blanks, now time.Time) bool {
 	var err error
 	if d.reader == nil {
 		d.reader, err = d.p.cache.Get(ctx, d.img.Digest, d.rep.size, d.src)
 	} else {
-		err = d.reader.Reopen(ctx)
+		err = d.reader.Reopen(ctx, now)
 	}
 	if err != nil {
 		d.reader = nil

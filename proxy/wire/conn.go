@@ -7,6 +7,7 @@ import (
 	"os"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -40,7 +41,8 @@ type Conn struct {
 	unsent []byte // goes out before the next byte written, with it if it can
 	prefix []byte // read already, by the loop that handed the connection on
 
-	deadline time.Time // of writes, if later than the last operation's need
+	now      time.Time // at the last Tick; zero on connections of net/http
+	deadline time.Time // of writes
 	turn     int64     // bytes sent since this connection last waited for anything
 
 	// What send is about to do; it is a method so that nothing is allocated
@@ -73,20 +75,30 @@ func (c *Conn) Read(b []byte) (int, error) {
 	return c.TCPConn.Read(b)
 }
 
+// Tick looks at the clock and returns its time.
+func (c *Conn) Tick() time.Time {
+	c.now = time.Now()
+	return c.now
+}
+
+// Now returns the time of the last Tick: that at which the request came, unless
+// its answerer has looked again.
+func (c *Conn) Now() time.Time { return c.now }
+
 // Delay has b sent before the next byte that is written, in one segment with it
 // if that is possible. The connection keeps b until then.
 func (c *Conn) Delay(b []byte) { c.unsent = b }
 
 // Flush sends what Delay kept.
 func (c *Conn) Flush() error {
-	b := c.unsent
-	if len(b) == 0 {
+	if len(c.unsent) == 0 {
 		return nil
 	}
-	c.unsent = nil
-	_, err := c.write(b)
+	_, err := c.ReadFrom(&noSection)
 	return err
 }
+
+var noSection cache.Section // it has nothing, and nobody changes it
 
 // Write implements net.Conn.
 func (c *Conn) Write(b []byte) (n int, err error) {
@@ -99,7 +111,7 @@ func (c *Conn) Write(b []byte) (n int, err error) {
 func (c *Conn) write(b []byte) (n int, err error) {
 	p := patience{c: c}
 	for {
-		p.renew()
+		p.renew(n == 0)
 		k, err := c.TCPConn.Write(b[n:])
 		n += k
 		if err == nil || !p.goesOn(err) {
@@ -118,7 +130,7 @@ func (c *Conn) ReadFrom(src io.Reader) (n int64, err error) {
 	p := patience{c: c}
 	for s.N > 0 || len(c.unsent) > 0 {
 		c.section, c.sendErr, c.cut = s, nil, false
-		p.renew()
+		p.renew(s.N == whole)
 		err := c.raw.Write(c.call)
 		c.section = nil
 		if err == nil {
@@ -144,19 +156,22 @@ func (c *Conn) ReadFrom(src io.Reader) (n int64, err error) {
 // now, and at most one turn. It returns false when there is to be waited until
 // the client takes more.
 func (c *Conn) send(fd uintptr) (done bool) {
+	s := c.section
+	flags := unix.MSG_NOSIGNAL
+	if s.N > 0 {
+		flags |= unix.MSG_MORE
+	}
 	for len(c.unsent) > 0 {
-		n, err := unix.SendmsgN(int(fd), c.unsent, nil, nil, unix.MSG_MORE|unix.MSG_NOSIGNAL)
+		n, err := sendto(fd, c.unsent, flags)
 		if err != nil {
 			return c.stop("sendmsg", err)
 		}
 		c.unsent = c.unsent[n:]
 	}
 	c.unsent = nil
-	s := c.section
-	file := int(s.File.Fd())
 	for s.N > 0 && c.turn < maxTurn {
 		off := s.Off
-		n, err := unix.Sendfile(int(fd), file, &off, int(min(s.N, maxSend)))
+		n, err := unix.Sendfile(int(fd), int(s.File.Fd()), &off, int(min(s.N, maxSend)))
 		if err != nil {
 			if err == unix.EINTR {
 				continue
@@ -171,6 +186,25 @@ func (c *Conn) send(fd uintptr) (done bool) {
 		c.turn += int64(n)
 	}
 	return true
+}
+
+// recv and sendto are calls that never block on these sockets, and are short: so
+// the scheduler is not told of them, which would cost as much as some of them do.
+
+func recv(fd uintptr, b []byte) (int, error) {
+	n, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, 0, 0)
+	if e != 0 {
+		return 0, e
+	}
+	return int(n), nil
+}
+
+func sendto(fd uintptr, b []byte, flags int) (int, error) {
+	n, _, e := unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), uintptr(flags), 0, 0)
+	if e != 0 {
+		return 0, e
+	}
+	return int(n), nil
 }
 
 // stop ends send after an error, or has it wait if there is nothing else wrong.
@@ -199,9 +233,14 @@ type patience struct {
 }
 
 // renew gives the write until the next look. Deadlines are moved in steps, because
-// moving one costs as much as a small write.
-func (p *patience) renew() {
-	c, now := p.c, time.Now()
+// moving one costs as much as a small write. At the beginning of a write the last
+// Tick is near enough: were it old, a look would come early, which does no harm.
+func (p *patience) renew(begins bool) {
+	c := p.c
+	now := c.now
+	if !begins || now.IsZero() {
+		now = time.Now()
+	}
 	each := c.stall / looks
 	if c.deadline.Sub(now) < each/2 {
 		c.deadline = now.Add(each)

@@ -20,6 +20,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -46,7 +48,8 @@ const (
 // An Answerer answers requests of one connection, one after the other.
 type Answerer interface {
 	// Answer answers r on c, or declines before it writes anything. ctx ends
-	// when the server does; a client that leaves is found out by writing.
+	// when the server does; a client that leaves is found out by writing. c.Now
+	// is when r came; who answers looks at the clock again, c.Tick, when done.
 	Answer(ctx context.Context, c *Conn, r *Request) Verdict
 }
 
@@ -161,57 +164,118 @@ func (s *Server) remove(v *served) {
 }
 
 // serve reads requests until one is not for this package.
+//
+// All is done inside one call of RawConn.Read, which calls receive whenever there
+// may be something to read. So nothing that arrives meanwhile is missed, and what
+// was read short need not be read again to learn that there is no more: that would
+// be one call of the kernel in four.
 func (s *Server) serve(v *served) {
 	buffer := s.buffers.Get().(*[bufferSize]byte)
 	defer s.buffers.Put(buffer)
-	answerer := s.NewAnswerer(v.RemoteAddr().String())
-	var r Request
-	var deadline time.Time
-	have := buffer[:0]
-	for first := true; ; first = false {
-		if len(have) == 0 {
-			timeout := idleTimeout
-			if first {
-				timeout = firstTimeout
-			}
-			if now := time.Now(); first || deadline.Sub(now) < timeout*7/8 { // as in patience.renew
-				deadline = now.Add(timeout)
-				v.SetReadDeadline(deadline)
-			}
-			v.state.Store(reading)
-			n, err := v.TCPConn.Read(buffer[:])
-			if !v.state.CompareAndSwap(reading, busy) || err != nil {
-				v.TCPConn.Close()
-				return
-			}
-			have = buffer[:n]
+	l := loop{s: s, v: v, buffer: buffer, answerer: s.NewAnswerer(v.RemoteAddr().String())}
+	l.expect(firstTimeout, v.Tick())
+	v.state.Store(reading)
+	err := v.raw.Read(l.receive)
+	if err == nil && l.declined {
+		s.pass(v, l.have)
+		return
+	}
+	v.TCPConn.Close()
+}
+
+// A loop is the life of a served connection.
+type loop struct {
+	s        *Server
+	v        *served
+	buffer   *[bufferSize]byte
+	have     []byte // of buffer: read and not yet answered
+	request  Request
+	answerer Answerer
+	deadline time.Time // of reads
+	answered bool      // something
+	declined bool      // what is in have is for net/http
+}
+
+// expect bounds the wait for the next request. The deadline is moved in steps, as
+// that of writes.
+func (l *loop) expect(timeout time.Duration, now time.Time) {
+	if l.deadline.Sub(now) < timeout*7/8 || l.deadline.Sub(now) > timeout {
+		l.deadline = now.Add(timeout)
+		l.v.SetReadDeadline(l.deadline)
+	}
+}
+
+// receive reads and answers what has arrived. It returns false to wait for more.
+func (l *loop) receive(fd uintptr) (done bool) {
+	v := l.v
+	if !v.state.CompareAndSwap(reading, busy) {
+		return true // Shutdown has it
+	}
+	for {
+		n, err := recv(fd, l.buffer[:])
+		switch {
+		case err == unix.EAGAIN:
+			return l.wait()
+		case err == unix.EINTR:
+			continue
+		case err != nil || n == 0:
+			return true
 		}
-		length, ok := r.Parse(have)
-		if !ok {
-			s.pass(v, have)
-			return
+		v.Tick()
+		l.have = l.buffer[:n]
+		first := !l.answered
+		if !l.answer() {
+			return true
 		}
-		switch answerer.Answer(s.ctx, v.Conn, &r) {
-		case Declined:
-			s.pass(v, have)
-			return
-		case Broken:
-			v.TCPConn.Close()
-			return
-		}
-		if err := v.Flush(); err != nil || s.isStopping() {
-			v.TCPConn.Close()
-			return
-		}
-		if have = have[length:]; len(have) == 0 {
-			v.fair()
+		// A short read emptied the socket, and what comes is told. Only the end
+		// of the stream may have been told already, together with a request. So
+		// it is looked for once, because who sends his end with a request has no
+		// second.
+		if n < len(l.buffer) && !first {
+			return l.wait()
 		}
 	}
 }
 
+// wait has receive called when there is more.
+func (l *loop) wait() (done bool) {
+	v := l.v
+	if l.answered {
+		l.expect(idleTimeout, v.Now())
+	}
+	v.state.Store(reading)
+	return l.s.isStopping() // Shutdown may have looked just before
+}
+
+// answer answers all requests in have. It returns false when the connection is
+// not to be read on.
+func (l *loop) answer() bool {
+	for len(l.have) > 0 {
+		length, ok := l.request.Parse(l.have)
+		if !ok {
+			l.declined = true
+			return false
+		}
+		switch l.answerer.Answer(l.s.ctx, l.v.Conn, &l.request) {
+		case Declined:
+			l.declined = true
+			return false
+		case Broken:
+			return false
+		}
+		if l.v.Flush() != nil || l.s.isStopping() {
+			return false
+		}
+		l.answered = true
+		l.have = l.have[length:]
+		l.v.fair()
+	}
+	return true
+}
+
 // pass hands a connection with what was read of it to net/http.
 func (s *Server) pass(v *served, read []byte) {
-	v.prefix = slices.Clone(read)
+	v.prefix, v.now = slices.Clone(read), time.Time{}
 	v.SetReadDeadline(time.Time{}) // net/http sets its own
 	s.hand(v.Conn)
 }
