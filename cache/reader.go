@@ -10,8 +10,13 @@ import (
 	"time"
 )
 
-// window is how many extents a long read keeps in flight, its own included.
-const window = 3
+const (
+	// window is how many extents a long read keeps in flight, its own included.
+	window = 3
+	// farthest is how many extents ahead it looks for those: over what is there
+	// already, and over zeros, which go out faster than anything comes in.
+	farthest = 256
+)
 
 // A Reader serves one request. It is not safe for concurrent use.
 type Reader struct {
@@ -22,6 +27,8 @@ type Reader struct {
 
 	file    *openFile // nil until it is needed
 	extent  int       // pinned, or -1
+	now     time.Time // when the request began, if it was told: see Reopen
+	looked  time.Time // at the data file, by a request that knew its time
 	here    uint64    // chunks of it that were there when the reader came
 	section Section   // what is being sent
 	sums    []byte    // of extent sumsOf, for Options.VerifyAlways
@@ -126,6 +133,7 @@ func (r *Reader) Close() error {
 func (r *Reader) Reopen(ctx context.Context, now time.Time) error {
 	// Whether the data file is still what it was is looked at when an extent is
 	// entered.
+	r.now = now
 	if r.e.data.Load() != r.df {
 		size := r.e.size
 		again, err := r.c.Get(ctx, r.e.digest, size, r.src)
@@ -133,6 +141,7 @@ func (r *Reader) Reopen(ctx context.Context, now time.Time) error {
 			return err
 		}
 		*r = *again
+		r.now = now
 		return nil
 	}
 	r.e.use(now)
@@ -168,11 +177,11 @@ func (r *Reader) prepare(ctx context.Context, off, n int64) ([]byte, error) {
 		}
 		r.passed = nil
 		end = r.guess(i, end)
-		r.lookAhead(i, end)
 		chunk, joined, err := e.wait(ctx, r, i, end)
 		r.joined = joined
 		if err == nil {
 			r.passed, r.passedI, r.noRoom = chunk, i, chunk != nil
+			r.lookAhead(i, end) // not before: the first byte would have to share the way
 			return chunk, nil
 		}
 		if !errors.Is(err, errLost) {
@@ -190,11 +199,12 @@ func (r *Reader) enter(ctx context.Context, x int) error {
 		return nil
 	}
 	df := r.df
-	if fate != dropped || r.file == nil {
+	if fate != dropped && !r.lookedJustNow() || r.file == nil && fate != live {
 		var err error
 		if df, err = r.e.open(ctx, r.src); err != nil {
 			return err
 		}
+		r.looked = r.now
 	}
 	if df != r.df {
 		r.leave()
@@ -210,17 +220,29 @@ func (r *Reader) enter(ctx context.Context, x int) error {
 	return nil
 }
 
+// lookEvery is how old a look at the data file may be when a client asks for one
+// range after the other. Sending takes as long, and nobody looks meanwhile.
+const lookEvery = time.Millisecond
+
+// lookedJustNow says that the reader's last request, moments ago, found the data
+// file to be what it was.
+func (r *Reader) lookedJustNow() bool {
+	return r.extent < 0 && !r.looked.IsZero() && r.now.Sub(r.looked) < lookEvery && r.df.fate.Load() == live
+}
+
 // lookAhead begins to fetch what a long read will want next.
 func (r *Reader) lookAhead(i, end int) {
 	if r.noRoom { // nor would there be for what would come
 		return
 	}
-	for k := 1; k < window; k++ {
-		next := (i/chunksPerExtent + k) * chunksPerExtent
-		if next >= end {
-			return
+	first := i/chunksPerExtent + 1
+	last := min((end-1)/chunksPerExtent, i/chunksPerExtent+farthest)
+	for n, ahead := first, 1; n <= last && ahead < window; n++ {
+		x, mask := &r.df.extents[n], span(n*chunksPerExtent, end)
+		if x.missing(mask) != 0 {
+			r.e.fetchAhead(r, x, mask)
+			ahead++
 		}
-		r.e.fetchAhead(r, &r.df.extents[next/chunksPerExtent], span(next, end))
 	}
 }
 

@@ -20,9 +20,10 @@ const (
 	DefaultStall = 120 * time.Second
 	// looks is how often within a stall it is looked whether the client moved.
 	looks = 4
-	// maxSend bounds one sendfile(2), in bytes, and maxTurn what a connection
-	// sends before others that wait may go on; see fair.
-	maxSend = 1 << 20
+	// maxSend bounds what is sent without a look at anything else, in bytes: the
+	// fewer looks, the faster go whole images. An answer of maxTurn or more ends
+	// a connection's turn; see fair.
+	maxSend = 4 << 20
 	maxTurn = 1 << 20
 )
 
@@ -169,9 +170,9 @@ func (c *Conn) send(fd uintptr) (done bool) {
 		c.unsent = c.unsent[n:]
 	}
 	c.unsent = nil
-	for s.N > 0 && c.turn < maxTurn {
+	for s.N > 0 && c.turn < maxSend {
 		off := s.Off
-		n, err := unix.Sendfile(int(fd), int(s.File.Fd()), &off, int(min(s.N, maxSend)))
+		n, err := unix.Sendfile(int(fd), int(s.File.Fd()), &off, int(min(s.N, maxSend-c.turn)))
 		if err != nil {
 			if err == unix.EINTR {
 				continue
