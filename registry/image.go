@@ -19,6 +19,9 @@ const (
 	// maxProperties bounds the names and values of all properties of an image
 	// together, in bytes.
 	maxProperties = 256 << 10
+	// maxMetadata bounds the URLs of all locations of an image and what clients
+	// wrote beside them together, in bytes, for the same reason.
+	maxMetadata = 64 << 10
 	// reservedPrefix begins the properties that are the server's own. They do
 	// not count against Limits.Properties.
 	reservedPrefix = "os_glance"
@@ -29,6 +32,9 @@ type Limits struct {
 	// Properties and Tags are the largest numbers of each; 0 means 128 and
 	// less than 0 means any number.
 	Properties, Tags int
+	// Locations is the largest number of places where the data of an image is;
+	// 0 means 10 and less than 0 means any number.
+	Locations int
 	// DiskFormats and ContainerFormats are the words that are known; empty
 	// means those of Glance.
 	DiskFormats, ContainerFormats []string
@@ -41,6 +47,9 @@ func (l Limits) WithDefaults() Limits {
 	}
 	if l.Tags == 0 {
 		l.Tags = 128
+	}
+	if l.Locations == 0 {
+		l.Locations = 10
 	}
 	if len(l.DiskFormats) == 0 {
 		l.DiskFormats = []string{"ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop"}
@@ -57,6 +66,10 @@ func (img *Image) Clone() *Image {
 	c.Name, c.Owner = clonePointer(img.Name), clonePointer(img.Owner)
 	c.Size, c.VirtualSize = clonePointer(img.Size), clonePointer(img.VirtualSize)
 	c.Locations = slices.Clone(img.Locations)
+	c.LocationMetadata = maps.Clone(img.LocationMetadata)
+	for url, metadata := range c.LocationMetadata {
+		c.LocationMetadata[url] = maps.Clone(metadata)
+	}
 	c.Tags = slices.Clone(img.Tags)
 	c.Properties = maps.Clone(img.Properties)
 	return &c
@@ -137,7 +150,9 @@ func samePointer[T comparable](a, b *T) bool {
 // ErrTooLarge for too much of something; the text names field and value.
 //
 // Whatever the limits are, the names and values of all properties together have
-// at most 256 KiB: a list of 1000 records is built in memory.
+// at most 256 KiB, and all locations with their metadata 64 KiB: a list of 1000
+// records is built in memory. How many locations there are is not checked: they
+// are not the client's to change in the record, see Locations.
 func (img *Image) Validate(l Limits) error {
 	if !ValidID(img.ID) {
 		return fmt.Errorf("%w: id %.80q is not a UUID", ErrInvalid, img.ID)
@@ -172,7 +187,10 @@ func (img *Image) Validate(l Limits) error {
 	if err := checkTags(img.Tags, l.Tags); err != nil {
 		return err
 	}
-	return checkProperties(img.Properties, l.Properties)
+	if err := checkProperties(img.Properties, l.Properties); err != nil {
+		return err
+	}
+	return img.checkLocations()
 }
 
 // ValidID reports whether s is the text form of a UUID: hex digits of either
@@ -264,6 +282,36 @@ func checkProperties(properties map[string]string, limit int) error {
 	}
 	if limit >= 0 && counted > limit {
 		return fmt.Errorf("%w: %d properties, more than %d", ErrTooLarge, counted, limit)
+	}
+	return nil
+}
+
+// checkLocations checks locations and what is written beside them. Its errors
+// show no location: clients that may not see them get the error too.
+func (img *Image) checkLocations() error {
+	size := 0
+	for _, loc := range img.Locations {
+		if loc.URL == "" {
+			return fmt.Errorf("%w: location without a URL", ErrInvalid)
+		}
+		if !utf8.ValidString(loc.URL) || strings.ContainsFunc(loc.URL, unicode.IsControl) {
+			return fmt.Errorf("%w: location with a URL that is not UTF-8 or has a control character", ErrInvalid)
+		}
+		size += len(loc.URL)
+		metadata := img.LocationMetadata[loc.URL]
+		for _, key := range slices.Sorted(maps.Keys(metadata)) {
+			if err := checkText("metadata name", key); err != nil {
+				return err
+			}
+			value := metadata[key]
+			if !utf8.ValidString(value) || strings.IndexByte(value, 0) >= 0 {
+				return fmt.Errorf("%w: metadata %q of a location has a value that is not UTF-8 or has a NUL character", ErrInvalid, key)
+			}
+			size += len(key) + len(value)
+		}
+	}
+	if size > maxMetadata {
+		return fmt.Errorf("%w: the locations and their metadata have more than %d bytes together", ErrTooLarge, maxMetadata)
 	}
 	return nil
 }

@@ -2,10 +2,13 @@ package registry
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"nearsight/origin"
 )
 
 func TestStatusMachine(t *testing.T) {
@@ -69,13 +72,16 @@ func TestBecome(t *testing.T) {
 
 func TestCloneSharesNothing(t *testing.T) {
 	name, size := "n", int64(1)
-	img := &Image{Name: &name, Size: &size, Tags: []string{"t"}, Properties: map[string]string{"k": "v"}}
+	img := &Image{Name: &name, Size: &size, Tags: []string{"t"}, Properties: map[string]string{"k": "v"},
+		Locations: []origin.Location{{URL: "u"}}, LocationMetadata: map[string]map[string]string{"u": {"k": "v"}}}
 	c := img.Clone()
 	*c.Name, *c.Size, c.Tags[0], c.Properties["k"] = "x", 2, "x", "x"
-	if *img.Name != "n" || *img.Size != 1 || img.Tags[0] != "t" || img.Properties["k"] != "v" {
+	c.Locations[0].URL, c.LocationMetadata["u"]["k"], c.LocationMetadata["w"] = "x", "x", nil
+	if *img.Name != "n" || *img.Size != 1 || img.Tags[0] != "t" || img.Properties["k"] != "v" ||
+		img.Locations[0].URL != "u" || img.LocationMetadata["u"]["k"] != "v" || len(img.LocationMetadata) != 1 {
 		t.Errorf("image became %+v", img)
 	}
-	if empty := new(Image).Clone(); empty.Name != nil || empty.Tags != nil || empty.Properties != nil {
+	if empty := new(Image).Clone(); empty.Name != nil || empty.Tags != nil || empty.Properties != nil || empty.LocationMetadata != nil {
 		t.Errorf("clone of nothing is %+v", empty)
 	}
 }
@@ -103,6 +109,41 @@ func TestLimitsBelowZeroDoNotBind(t *testing.T) {
 	}
 	if err := img.Validate(Limits{Properties: -1}.WithDefaults()); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("200 tags: %v", err)
+	}
+}
+
+func TestLocationsAreCheckedAndNotShown(t *testing.T) {
+	many := map[string]string{}
+	for i := range 3000 {
+		many[fmt.Sprint(i)] = "a value of 21 bytes  "
+	}
+	for _, tt := range []struct {
+		name     string
+		url      string
+		metadata map[string]string
+		err      error
+	}{
+		{"a plain one", "https://secret/u", map[string]string{"tier": "fast\nand near", "": ""}, nil},
+		{"no URL", "", nil, ErrInvalid},
+		{"a line break in the URL", "https://secret/\n", nil, ErrInvalid},
+		{"a URL that is not UTF-8", "https://secret/\xff", nil, ErrInvalid},
+		{"a URL that is too long", "https://secret/" + strings.Repeat("u", maxMetadata), nil, ErrTooLarge},
+		{"a control character in a name", "https://secret/u", map[string]string{"a\x00": "v"}, ErrInvalid},
+		{"NUL in a value", "https://secret/u", map[string]string{"k": "a\x00"}, ErrInvalid},
+		{"a value that is not UTF-8", "https://secret/u", map[string]string{"k": "\xff"}, ErrInvalid},
+		{"much metadata", "https://secret/u", many, ErrTooLarge},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			img := &Image{ID: "00000000-0000-4000-8000-000000000000", Visibility: Private, Locations: []origin.Location{{URL: tt.url}},
+				LocationMetadata: map[string]map[string]string{tt.url: tt.metadata}}
+			err := img.Validate(Limits{}.WithDefaults())
+			if !errors.Is(err, tt.err) {
+				t.Errorf("error %v, want %v", err, tt.err)
+			}
+			if err != nil && strings.Contains(err.Error(), "secret") {
+				t.Errorf("error %q shows the location", err)
+			}
+		})
 	}
 }
 

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"time"
 
 	"nearsight/origin"
@@ -66,4 +67,17 @@ type TimeBound struct {
 type Order struct {
 	Key  string
 	Desc bool
+}
+
+// Books answers for all stored data at once, to those who compare it with what the
+// stores hold.
+type Books interface {
+	// Placed returns the images that have locations, hidden ones too, ordered
+	// by id, those after the id after, which need not exist, at most limit.
+	Placed(ctx context.Context, after string, limit int) ([]*Image, error)
+	// Knows reports whether the books have the URL: as a location of an image,
+	// as one that an upload or a copy is writing, or as an orphan whose object
+	// was not deleted yet. What they do not know no image comes to have, unless
+	// somebody registers it by its URL.
+	Knows(ctx context.Context, url string) (bool, error)
 }

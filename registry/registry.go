@@ -86,8 +86,11 @@ type Image struct {
 	// Digest names the data for the cache; "" while there is none, or while
 	// data that came from elsewhere was not hashed yet.
 	Digest origin.Digest
-	// Locations say where the data is, best first.
+	// Locations say where the data is, in the order in which they were added.
 	Locations []origin.Location
+	// LocationMetadata is what clients wrote beside locations, by URL; nil for
+	// none.
+	LocationMetadata map[string]map[string]string
 
 	Tags       []string          // a set, sorted
 	Properties map[string]string // custom properties
@@ -169,11 +172,43 @@ type Uploads interface {
 	Forget(ctx context.Context, loc origin.Location) error
 }
 
+// Locations keeps the books of where data is beyond its upload: images
+// registered by URL, and copies in several stores.
+type Locations interface {
+	// AddLocation adds loc, with what a client wrote beside it, as the last
+	// location of an image. A queued image becomes active with it and has size
+	// bytes, -1 if that is unknown: it has no digest then until Hashed says what
+	// the bytes are. For an active one the caller has made sure that loc holds
+	// the same bytes. If loc was noted by BeginCopy it is no longer under way.
+	// ErrConflict in another status, or if the image has the URL already;
+	// ErrInvalid if the formats of a queued image are unset; ErrTooLarge above
+	// Limits.Locations.
+	AddLocation(ctx context.Context, id string, loc origin.Location, size int64, metadata map[string]string) (*Image, error)
+	// RemoveLocation takes a location away from an active image. The object
+	// there becomes an orphan after the grace, if a store of ours wrote it.
+	// ErrNotFound if the image has no such location; ErrForbidden for the last.
+	RemoveLocation(ctx context.Context, id, url string) (*Image, error)
+	// BeginCopy notes loc as under way for an active image, before anything is
+	// written there. Uploads.Abort ends it without effect on the image's status.
+	BeginCopy(ctx context.Context, id string, loc origin.Location) error
+	// Hashed says what the bytes at loc, the first location of an image without
+	// a digest, are: digest, sums, size. loc brings the validator under which
+	// they were read. ErrNotFound if the image was deleted, ErrConflict if it
+	// has no such location any more or has a digest already.
+	Hashed(ctx context.Context, id string, loc origin.Location, sum origin.Summary) (*Image, error)
+	// Unhashed returns active images without a digest, ordered by id, those
+	// after the id after, at most limit.
+	Unhashed(ctx context.Context, after string, limit int) ([]*Image, error)
+}
+
 // An Upload is one that is under way: data for an image, being written to a
 // location.
 type Upload struct {
 	ImageID  string
 	Location origin.Location
+	// Copy: it was noted by Locations.BeginCopy, so the image has its data
+	// already.
+	Copy bool
 }
 
 // EventKind says what an Event changed.

@@ -37,8 +37,8 @@ type Options struct {
 	Now func() time.Time
 }
 
-// A DB is registry.Images, registry.Uploads and registry.Log over one database.
-// It is safe for concurrent use. Only one process may have a database open.
+// A DB is registry.Images, Uploads, Locations, Books and Log over one database. It
+// is safe for concurrent use. Only one process may have a database open.
 type DB struct {
 	writer, reader *sql.DB
 	path           string
@@ -49,9 +49,11 @@ type DB struct {
 }
 
 var (
-	_ registry.Images  = (*DB)(nil)
-	_ registry.Uploads = (*DB)(nil)
-	_ registry.Log     = (*DB)(nil)
+	_ registry.Images    = (*DB)(nil)
+	_ registry.Uploads   = (*DB)(nil)
+	_ registry.Locations = (*DB)(nil)
+	_ registry.Books     = (*DB)(nil)
+	_ registry.Log       = (*DB)(nil)
 )
 
 // Open opens the database and brings its tables up to date. Errors name the

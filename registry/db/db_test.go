@@ -38,6 +38,6 @@ func TestConformance(t *testing.T) {
 		d := open(t, filepath.Join(t.TempDir(), "registry.db"), func(r int64) { events.Notify(r) })
 		events = bus.New(d)
 		t.Cleanup(func() { closeDB(t, d) })
-		return registrytest.Stack{Images: d, Uploads: d, Log: d, Events: events}
+		return registrytest.Stack{Images: d, Uploads: d, Locations: d, Books: d, Log: d, Events: events}
 	})
 }

@@ -284,7 +284,7 @@ func TestAKillAtAnyCommitLosesNothing(t *testing.T) {
 	d := open(t, path, nil)
 	defer closeDB(t, d)
 	const id = "00000000-0000-4000-8000-000000000001"
-	first, second := origin.Location{URL: "file://s/1"}, origin.Location{URL: "file://s/2"}
+	first, second, third := origin.Location{URL: "file://s/1"}, origin.Location{URL: "file://s/2"}, origin.Location{URL: "file://s/3"}
 	data := sha256.Sum256([]byte("data"))
 	m := &origin.Manifest{Size: 4, Sums: data[:]}
 	sum := origin.Summary{Size: 4, Manifest: m.Encode(), Digest: origin.DigestOf(m.Encode())}
@@ -304,6 +304,10 @@ func TestAKillAtAnyCommitLosesNothing(t *testing.T) {
 		{"begin again", func() error { _, err := d.Begin(ctx, id, second); return err }, registry.Queued, []origin.Location{first, second}},
 		{"forget", func() error { return d.Forget(ctx, first) }, registry.Queued, []origin.Location{second}},
 		{"finish", func() error { _, err := d.Finish(ctx, id, second, sum); return err }, registry.Active, nil},
+		{"begin a copy", func() error { return d.BeginCopy(ctx, id, third) }, registry.Active, []origin.Location{third}},
+		{"add the copy", func() error { _, err := d.AddLocation(ctx, id, third, 4, nil); return err }, registry.Active, nil},
+		{"remove the copy", func() error { _, err := d.RemoveLocation(ctx, id, third.URL); return err }, registry.Active, []origin.Location{third}},
+		{"forget the copy", func() error { return d.Forget(ctx, third) }, registry.Active, nil},
 		{"delete", func() error { return d.Delete(ctx, id, nil) }, "", []origin.Location{second}},
 		{"forget again", func() error { return d.Forget(ctx, second) }, "", nil},
 	} {

@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -127,9 +128,9 @@ func loadSomeSets(ctx context.Context, tx *sql.Tx, images []*registry.Image) err
 		ids[i] = img.ID
 	}
 	in := " WHERE image_id IN (" + marks(len(ids)) + ")"
-	rows, err := tx.QueryContext(ctx, "SELECT image_id, 'property', name, value, 0 AS place FROM properties"+in+
-		" UNION ALL SELECT image_id, 'tag', tag, '', 0 FROM tags"+in+
-		" UNION ALL SELECT image_id, 'location', url, validator, position FROM locations"+in+
+	rows, err := tx.QueryContext(ctx, "SELECT image_id, 'property', name, value, 0 AS place, NULL FROM properties"+in+
+		" UNION ALL SELECT image_id, 'tag', tag, '', 0, NULL FROM tags"+in+
+		" UNION ALL SELECT image_id, 'location', url, validator, position, metadata FROM locations"+in+
 		" ORDER BY place", slices.Concat(ids, ids, ids)...)
 	if err != nil {
 		return err
@@ -138,10 +139,11 @@ func loadSomeSets(ctx context.Context, tx *sql.Tx, images []*registry.Image) err
 	for _, img := range images {
 		img.Normalize() // for its map
 	}
+	var metadata sql.NullString // of locations alone
 	for rows.Next() {
 		var id, set, name, value string
 		var place int
-		if err := rows.Scan(&id, &set, &name, &value, &place); err != nil {
+		if err := rows.Scan(&id, &set, &name, &value, &place, &metadata); err != nil {
 			return err
 		}
 		img := byID[id]
@@ -152,6 +154,9 @@ func loadSomeSets(ctx context.Context, tx *sql.Tx, images []*registry.Image) err
 			img.Tags = append(img.Tags, name)
 		case "location":
 			img.Locations = append(img.Locations, origin.Location{URL: name, Validator: value})
+			if err := scanMetadata(img, name, metadata.String); err != nil {
+				return err
+			}
 		}
 	}
 	for _, img := range images {
@@ -202,13 +207,42 @@ func (c *change) storeSets(ctx context.Context, old, next *registry.Image) error
 			return err
 		}
 	}
-	if !slices.Equal(old.Locations, next.Locations) {
+	if !slices.Equal(old.Locations, next.Locations) { // metadata comes and goes with its location
 		var rows [][]any
 		for i, loc := range next.Locations {
-			rows = append(rows, []any{next.ID, i, loc.URL, loc.Validator})
+			metadata, err := metadataText(next.LocationMetadata[loc.URL])
+			if err != nil {
+				return err
+			}
+			rows = append(rows, []any{next.ID, i, loc.URL, loc.Validator, metadata})
 		}
-		return c.replace(ctx, next.ID, "locations", "image_id, position, url, validator", rows)
+		return c.replace(ctx, next.ID, "locations", "image_id, position, url, validator, metadata", rows)
 	}
+	return nil
+}
+
+// metadataText returns what the column metadata holds.
+func metadataText(metadata map[string]string) (string, error) {
+	if len(metadata) == 0 {
+		return "", nil
+	}
+	b, err := json.Marshal(metadata)
+	return string(b), err
+}
+
+// scanMetadata is the inverse of metadataText, for the location url of img.
+func scanMetadata(img *registry.Image, url, text string) error {
+	if text == "" {
+		return nil
+	}
+	var metadata map[string]string
+	if err := json.Unmarshal([]byte(text), &metadata); err != nil {
+		return fmt.Errorf("metadata of a location of image %s: %w", img.ID, err)
+	}
+	if img.LocationMetadata == nil {
+		img.LocationMetadata = map[string]map[string]string{}
+	}
+	img.LocationMetadata[url] = metadata
 	return nil
 }
 

@@ -19,7 +19,7 @@ func TestConformanceOfADatabaseThatIsReopenedAllTheTime(t *testing.T) {
 		r.events = bus.New(r)
 		r.d = open(t, r.path, r.events.Notify)
 		t.Cleanup(func() { closeDB(t, r.d) })
-		return registrytest.Stack{Images: r, Uploads: r, Log: r, Events: r.events}
+		return registrytest.Stack{Images: r, Uploads: r, Locations: r, Books: r, Log: r, Events: r.events}
 	})
 }
 
@@ -98,6 +98,24 @@ func (r *reopened) Orphans(ctx context.Context, after string, limit int) ([]orig
 	return d.Orphans(ctx, after, limit)
 }
 
+func (r *reopened) Unhashed(ctx context.Context, after string, limit int) ([]*registry.Image, error) {
+	d, done := r.use()
+	defer done()
+	return d.Unhashed(ctx, after, limit)
+}
+
+func (r *reopened) Placed(ctx context.Context, after string, limit int) ([]*registry.Image, error) {
+	d, done := r.use()
+	defer done()
+	return d.Placed(ctx, after, limit)
+}
+
+func (r *reopened) Knows(ctx context.Context, url string) (bool, error) {
+	d, done := r.use()
+	defer done()
+	return d.Knows(ctx, url)
+}
+
 func (r *reopened) Create(ctx context.Context, img *registry.Image) (*registry.Image, error) {
 	d, done := r.restart()
 	defer done()
@@ -138,4 +156,28 @@ func (r *reopened) Forget(ctx context.Context, loc origin.Location) error {
 	d, done := r.restart()
 	defer done()
 	return d.Forget(ctx, loc)
+}
+
+func (r *reopened) AddLocation(ctx context.Context, id string, loc origin.Location, size int64, metadata map[string]string) (*registry.Image, error) {
+	d, done := r.restart()
+	defer done()
+	return d.AddLocation(ctx, id, loc, size, metadata)
+}
+
+func (r *reopened) RemoveLocation(ctx context.Context, id, url string) (*registry.Image, error) {
+	d, done := r.restart()
+	defer done()
+	return d.RemoveLocation(ctx, id, url)
+}
+
+func (r *reopened) BeginCopy(ctx context.Context, id string, loc origin.Location) error {
+	d, done := r.restart()
+	defer done()
+	return d.BeginCopy(ctx, id, loc)
+}
+
+func (r *reopened) Hashed(ctx context.Context, id string, loc origin.Location, sum origin.Summary) (*registry.Image, error) {
+	d, done := r.restart()
+	defer done()
+	return d.Hashed(ctx, id, loc, sum)
 }

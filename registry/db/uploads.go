@@ -13,8 +13,8 @@ import (
 )
 
 // An object is in one place of the books at a time: live in objects while an
-// upload writes it, in locations while an image has it, dead in objects until
-// it is deleted. Each step from one to the next is one transaction.
+// upload or a copy writes it, in locations while an image has it, dead in objects
+// until it is deleted. Each step from one to the next is one transaction.
 
 // Begin implements registry.Uploads. ErrConflict also if loc is in the books
 // already.
@@ -28,21 +28,7 @@ func (d *DB) Begin(ctx context.Context, id string, loc origin.Location) (next *r
 		if err := next.Become(registry.Saving); err != nil {
 			return err
 		}
-		if loc.URL == "" {
-			return fmt.Errorf("%w: location without a URL", registry.ErrInvalid)
-		}
-		var known bool
-		err = c.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM objects WHERE url = ?)
-			OR EXISTS (SELECT 1 FROM locations WHERE url = ?)`, loc.URL, loc.URL).Scan(&known)
-		if err != nil {
-			return err
-		}
-		if known {
-			return fmt.Errorf("%w: the location is in use", registry.ErrConflict)
-		}
-		_, err = c.ExecContext(ctx, "INSERT INTO objects (url, validator, image_id, state, since) VALUES (?, ?, ?, 'live', ?)",
-			loc.URL, loc.Validator, id, toMicros(c.at))
-		if err != nil {
+		if err := c.start(ctx, id, loc, false); err != nil {
 			return err
 		}
 		return c.store(ctx, old, next, registry.EventUpdate)
@@ -58,20 +44,17 @@ func (d *DB) Begin(ctx context.Context, id string, loc origin.Location) (next *r
 // the manifest's.
 func (d *DB) Finish(ctx context.Context, id string, loc origin.Location, sum origin.Summary) (*registry.Image, error) {
 	doing := fmt.Sprintf("finish upload to image %.80q", id)
-	m, err := origin.DecodeManifest(sum.Manifest)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", doing, registry.ErrInvalid, err)
-	}
-	if m.Size != sum.Size {
-		return nil, fmt.Errorf("%s: %w: the manifest is of %d bytes, not %d", doing, registry.ErrInvalid, m.Size, sum.Size)
+	if err := checkSummary(sum); err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
 	var next *registry.Image
 	var lost error // the upload is, but the books are right and are kept
-	err = d.write(ctx, doing, func(c *change) error {
-		live, err := c.end(ctx, id, loc)
+	err := d.write(ctx, doing, func(c *change) error {
+		ended, err := c.end(ctx, id, loc)
 		if err != nil {
 			return err
 		}
+		live := ended == anUpload
 		old, err := load(ctx, c.Tx, id)
 		switch {
 		case errors.Is(err, registry.ErrNotFound):
@@ -82,20 +65,21 @@ func (d *DB) Finish(ctx context.Context, id string, loc origin.Location, sum ori
 		case !live && old.Digest == sum.Digest && slices.Contains(old.Locations, loc):
 			next = old // done before, by a call that did not hear of it
 			return nil
+		case ended == aCopy:
+			return fmt.Errorf("%w: it is a copy that is under way, and no upload", registry.ErrConflict)
 		case !live:
 			lost = fmt.Errorf("%s: %w: the upload is not under way any more", doing, registry.ErrConflict)
 			return c.orphan(ctx, id, loc, c.at)
 		}
-		_, err = c.ExecContext(ctx, "INSERT INTO manifests (digest, encoded) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING",
-			sum.Digest, sum.Manifest)
-		if err != nil {
-			return err
-		}
 		next = old.Clone()
-		if err := setData(next, loc, sum); err != nil {
+		if err := next.Become(registry.Active); err != nil {
 			return err
 		}
+		next.Locations = []origin.Location{loc}
 		next.ActivatedAt = c.at
+		if err := c.describe(ctx, next, sum); err != nil {
+			return err
+		}
 		return c.store(ctx, old, next, registry.EventData)
 	})
 	if err != nil {
@@ -104,23 +88,42 @@ func (d *DB) Finish(ctx context.Context, id string, loc origin.Location, sum ori
 	return next, lost
 }
 
-// setData makes img active with the data of sum.
-func setData(img *registry.Image, loc origin.Location, sum origin.Summary) error {
-	if err := img.Become(registry.Active); err != nil {
-		return err
+// checkSummary sees that sum does not contradict itself.
+func checkSummary(sum origin.Summary) error {
+	m, err := origin.DecodeManifest(sum.Manifest)
+	if err != nil {
+		return fmt.Errorf("%w: %w", registry.ErrInvalid, err)
 	}
-	img.Size = &sum.Size
-	if img.DiskFormat == "raw" {
-		img.VirtualSize = &sum.Size
+	if m.Size != sum.Size {
+		return fmt.Errorf("%w: the manifest is of %d bytes, not %d", registry.ErrInvalid, m.Size, sum.Size)
 	}
-	img.Checksum, img.HashAlgo, img.HashValue = sum.MD5, "sha512", sum.SHA512
-	img.Digest = sum.Digest
-	img.Locations = []origin.Location{loc}
 	return nil
 }
 
+// describe notes that the data of img is what sum says.
+func (c *change) describe(ctx context.Context, img *registry.Image, sum origin.Summary) error {
+	_, err := c.ExecContext(ctx, "INSERT INTO manifests (digest, encoded) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING",
+		sum.Digest, sum.Manifest)
+	if err != nil {
+		return err
+	}
+	setSize(img, sum.Size)
+	img.Checksum, img.HashAlgo, img.HashValue = sum.MD5, "sha512", sum.SHA512
+	img.Digest = sum.Digest
+	return nil
+}
+
+// setSize notes how many bytes of data img has: of raw data the disk has as many.
+func setSize(img *registry.Image, size int64) {
+	img.Size = &size
+	if img.DiskFormat == "raw" {
+		img.VirtualSize = &size
+	}
+}
+
 // Abort implements registry.Uploads. The image goes back to queued only if this
-// is the upload that it waits for: a late abort does not touch the next one.
+// is the upload that it waits for: a late abort does not touch the next one, and
+// that of a copy touches none.
 func (d *DB) Abort(ctx context.Context, id string, loc origin.Location) error {
 	return d.write(ctx, fmt.Sprintf("abort upload to image %.80q", id), func(c *change) error {
 		var finished bool
@@ -131,11 +134,11 @@ func (d *DB) Abort(ctx context.Context, id string, loc origin.Location) error {
 		if finished {
 			return fmt.Errorf("%w: the upload was finished", registry.ErrConflict)
 		}
-		live, err := c.end(ctx, id, loc)
+		ended, err := c.end(ctx, id, loc)
 		if err != nil {
 			return err
 		}
-		if err := c.orphan(ctx, id, loc, c.at); err != nil || !live {
+		if err := c.orphan(ctx, id, loc, c.at); err != nil || ended != anUpload {
 			return err
 		}
 		old, err := load(ctx, c.Tx, id)
@@ -156,14 +159,14 @@ func (d *DB) Abort(ctx context.Context, id string, loc origin.Location) error {
 // Unfinished implements registry.Uploads.
 func (d *DB) Unfinished(ctx context.Context) (uploads []registry.Upload, err error) {
 	err = d.read(ctx, "list unfinished uploads", func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, "SELECT image_id, url, validator FROM objects WHERE state = 'live' ORDER BY since, url")
+		rows, err := tx.QueryContext(ctx, "SELECT image_id, url, validator, is_copy FROM objects WHERE state = 'live' ORDER BY since, url")
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for rows.Next() {
 			var u registry.Upload
-			if err := rows.Scan(&u.ImageID, &u.Location.URL, &u.Location.Validator); err != nil {
+			if err := rows.Scan(&u.ImageID, &u.Location.URL, &u.Location.Validator, &u.Copy); err != nil {
 				return err
 			}
 			uploads = append(uploads, u)
@@ -209,20 +212,63 @@ func (d *DB) Forget(ctx context.Context, loc origin.Location) error {
 	})
 }
 
-// end takes loc out of the uploads under way and reports whether it was one of
-// them.
-func (c *change) end(ctx context.Context, id string, loc origin.Location) (live bool, err error) {
-	res, err := c.ExecContext(ctx, "DELETE FROM objects WHERE url = ? AND image_id = ? AND state = 'live'", loc.URL, id)
-	if err != nil {
-		return false, err
+// start notes that an upload or a copy to the image id begins to write loc.
+// ErrConflict if loc is in the books already.
+func (c *change) start(ctx context.Context, id string, loc origin.Location, isCopy bool) error {
+	if loc.URL == "" {
+		return fmt.Errorf("%w: location without a URL", registry.ErrInvalid)
 	}
-	n, err := res.RowsAffected()
-	return n > 0, err
+	known, err := knows(ctx, c.Tx, loc.URL)
+	if err != nil {
+		return err
+	}
+	if known {
+		return fmt.Errorf("%w: the location is in use", registry.ErrConflict)
+	}
+	_, err = c.ExecContext(ctx, "INSERT INTO objects (url, validator, image_id, state, since, is_copy) VALUES (?, ?, ?, 'live', ?, ?)",
+		loc.URL, loc.Validator, id, toMicros(c.at), isCopy)
+	return err
+}
+
+// knows reports whether url is in the books.
+func knows(ctx context.Context, tx *sql.Tx, url string) (known bool, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM objects WHERE url = ?)
+		OR EXISTS (SELECT 1 FROM locations WHERE url = ?)`, url, url).Scan(&known)
+	return known, err
+}
+
+// What end found under way.
+type ending int
+
+const (
+	nothing ending = iota
+	anUpload
+	aCopy
+)
+
+// end takes loc out of what is under way and says what it was.
+func (c *change) end(ctx context.Context, id string, loc origin.Location) (ending, error) {
+	var isCopy bool
+	err := c.QueryRowContext(ctx, "DELETE FROM objects WHERE url = ? AND image_id = ? AND state = 'live' RETURNING is_copy",
+		loc.URL, id).Scan(&isCopy)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nothing, nil
+	case err != nil:
+		return nothing, err
+	case isCopy:
+		return aCopy, nil
+	}
+	return anUpload, nil
 }
 
 // orphan notes that loc, which no upload to the image id writes any more, is to
-// be deleted from a time on; unless an image or another image's upload has it.
+// be deleted from a time on; unless an image or another image's upload has it, or
+// it is not ours to delete.
 func (c *change) orphan(ctx context.Context, id string, loc origin.Location, from time.Time) error {
+	if isForeign(loc.URL) {
+		return nil
+	}
 	_, err := c.ExecContext(ctx, `INSERT INTO objects (url, validator, image_id, state, since)
 		SELECT ?, ?, ?, 'dead', ? WHERE NOT EXISTS (SELECT 1 FROM locations WHERE url = ?)
 		ON CONFLICT (url) DO NOTHING`, loc.URL, loc.Validator, id, toMicros(from), loc.URL)

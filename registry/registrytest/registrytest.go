@@ -21,10 +21,12 @@ import (
 // bound by the default registry.Limits, and their data becomes an orphan without
 // a grace.
 type Stack struct {
-	Images  registry.Images
-	Uploads registry.Uploads
-	Log     registry.Log
-	Events  registry.Events
+	Images    registry.Images
+	Uploads   registry.Uploads
+	Locations registry.Locations
+	Books     registry.Books
+	Log       registry.Log
+	Events    registry.Events
 }
 
 // TestImages checks that the registries that open returns keep the contracts of
@@ -40,6 +42,10 @@ func TestImages(t *testing.T, open func(t *testing.T) Stack) {
 		{"delete", deleteTests()},
 		{"uploads", uploadTests()},
 		{"orphans", orphanTests()},
+		{"locations", locationTests()},
+		{"copies", copyTests()},
+		{"hashes", hashTests()},
+		{"books", booksTests()},
 		{"list", listTests()},
 		{"events", eventTests()},
 	} {
@@ -258,6 +264,9 @@ func (s *suite) wantSame(got, want *registry.Image) {
 		img.Normalize()
 		img.Tags = append([]string{}, img.Tags...)
 		img.Locations = append([]origin.Location{}, img.Locations...)
+		if len(img.LocationMetadata) == 0 {
+			img.LocationMetadata = nil
+		}
 	}
 	if !reflect.DeepEqual(got, want) {
 		s.Errorf("image\n%+v, want\n%+v", got, want)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,8 +16,6 @@ import (
 
 const (
 	defaultEvery = time.Minute
-	// firstRetry is doubled from failure to failure, up to Every.
-	firstRetry = time.Second
 	// pageSize orphans are asked for at once.
 	pageSize = 100
 	// deleteTimeout bounds one deletion, so that a store that hangs does not
@@ -28,14 +27,19 @@ const (
 	maxAborts = 1000
 )
 
-// A Reaper clears away what uploads and deleted images leave. It aborts uploads
-// whose end nobody else could write down, and deletes the objects that no image
-// refers to: those of deleted images, and what failed or crashed uploads left.
+// A Reaper clears away what uploads, copies and deleted images leave. It aborts
+// uploads and copies whose end nobody else could write down, and deletes the
+// objects that no image refers to: those of deleted images and of removed
+// locations, and what failed or crashed uploads and copies left.
 //
 // It first deletes the object and then forgets the orphan, so that no crash leaks
 // an object. So it may delete an object twice, which no store minds; but never
 // too early, because the registry lists as orphans only what no image can come
 // to refer to again.
+//
+// An orphan of a store that takes no data is forgotten, because there is nothing of
+// ours to delete. One of a store that is not configured is kept for the day when it
+// is again; the log hears of each such store once.
 //
 // Uploads and Store must be set, and nothing may be changed after the first use.
 type Reaper struct {
@@ -53,16 +57,9 @@ type Reaper struct {
 
 	mu     sync.Mutex
 	aborts []registry.Upload // to be made
-}
 
-// A bell can be rung before somebody listens, and never blocks.
-type bell chan struct{}
-
-func (b bell) ring() {
-	select {
-	case b <- struct{}{}:
-	default:
-	}
+	// Used by Run alone.
+	unknown map[string]bool // stores that the log has heard of, see storeOf
 }
 
 // bells returns what Wake and Abort ring.
@@ -78,7 +75,7 @@ func (r *Reaper) Wake() {
 	orphaned.ring()
 }
 
-// Abort has Run abort the upload to loc, at once and then until it succeeds. It is
+// Abort has Run abort the upload or copy to loc, at once and then until it succeeds. It is
 // for whoever could not abort it, or does not know whether it began: without
 // it the image would stay in saving. It never blocks. What a crash forgets
 // AbortUnfinished finds.
@@ -97,10 +94,10 @@ func (r *Reaper) Abort(id string, loc origin.Location) {
 	failed.ring()
 }
 
-// AbortUnfinished aborts the uploads that an earlier process left, and leaves to
-// Run what fails, on a full disk for example. It is called before the first
-// upload of this process begins, which must be the only one that uploads. The
-// error is that of the registry if it cannot tell which uploads there are.
+// AbortUnfinished aborts the uploads and copies that an earlier process left, and
+// leaves to Run what fails, on a full disk for example. It is called before the
+// first upload or copy of this process begins, which must be the only one that
+// writes. The error is that of the registry if it cannot tell which there are.
 func (r *Reaper) AbortUnfinished(ctx context.Context) error {
 	uploads, err := r.Uploads.Unfinished(ctx)
 	if err != nil {
@@ -115,12 +112,7 @@ func (r *Reaper) AbortUnfinished(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func (r *Reaper) log() *slog.Logger {
-	if r.Log == nil {
-		return slog.Default()
-	}
-	return r.Log
-}
+func (r *Reaper) log() *slog.Logger { return orLog(r.Log) }
 
 // Run aborts and deletes until ctx ends, and returns nil then. Neither waits for
 // the other: a store that hangs keeps no image in saving.
@@ -136,30 +128,9 @@ func (r *Reaper) Run(ctx context.Context) error {
 // repeat does one thing when the bell rings and every now and then, until ctx
 // ends.
 func (r *Reaper) repeat(ctx context.Context, wake bell, do func(context.Context) error) {
-	every := r.Every
-	if every <= 0 {
-		every = defaultEvery
-	}
-	var retry time.Duration // 0: the last time did not fail
-	for {
-		wait, wake := every, wake
-		if err := do(ctx); err == nil {
-			retry = 0
-		} else if ctx.Err() == nil {
-			retry = min(max(2*retry, firstRetry), every)
-			wait, wake = retry, nil
-			r.log().Warn("clearing away failed", "err", err, "retry", wait)
-		}
-		t := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			t.Stop()
-			return
-		case <-wake:
-			t.Stop()
-		case <-t.C:
-		}
-	}
+	repeat(ctx, wake, orDefault(r.Every, defaultEvery), do, func(err error, retry time.Duration) {
+		r.log().Warn("clearing away failed", "err", err, "retry", retry)
+	})
 }
 
 // abort tries once to abort each upload that is to be; the error tells of the
@@ -211,6 +182,9 @@ func (r *Reaper) reap(ctx context.Context) error {
 			case err == nil:
 				r.log().Debug("orphaned data deleted", "location", loc.URL)
 				continue
+			case errors.Is(err, origin.ErrLocation):
+				r.tellOnce(loc, err)
+				continue
 			case first == nil:
 				first = err
 			}
@@ -231,11 +205,33 @@ func (r *Reaper) reap(ctx context.Context) error {
 func (r *Reaper) drop(ctx context.Context, loc origin.Location) error {
 	dctx, cancel := context.WithTimeout(ctx, deleteTimeout)
 	defer cancel()
-	if err := r.Store.Delete(dctx, loc); err != nil {
+	if err := r.Store.Delete(dctx, loc); err != nil && !errors.Is(err, origin.ErrReadOnly) {
 		return fmt.Errorf("delete %s: %w", loc.URL, err)
 	}
 	if err := r.Uploads.Forget(ctx, loc); err != nil {
 		return fmt.Errorf("forget %s: %w", loc.URL, err)
 	}
 	return nil
+}
+
+// tellOnce says that orphans of loc's store cannot be deleted, because it is not
+// there.
+func (r *Reaper) tellOnce(loc origin.Location, err error) {
+	name := storeOf(loc)
+	if r.unknown[name] {
+		return
+	}
+	if r.unknown == nil {
+		r.unknown = make(map[string]bool)
+	}
+	r.unknown[name] = true
+	r.log().Warn("orphaned data that no configured store can delete is kept", "store", name, "err", err)
+}
+
+// storeOf returns scheme and name of the store of loc, without what follows: that
+// of a malformed location may be anything.
+func storeOf(loc origin.Location) string {
+	scheme, rest, _ := strings.Cut(loc.URL, "://")
+	name, _, _ := strings.Cut(rest, "/")
+	return scheme + "://" + name
 }
