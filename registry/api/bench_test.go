@@ -80,7 +80,7 @@ func BenchmarkImageText(b *testing.B) {
 	var text []byte
 	b.ReportAllocs()
 	for b.Loop() {
-		text = appendImage(text[:0], img)
+		text = appendImage(text[:0], img, &places{})
 	}
 	b.SetBytes(int64(len(text)))
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 
@@ -29,14 +30,21 @@ func (a *API) create(c *gin.Context) {
 		a.fail(c, err)
 		return
 	}
-	w.Header().Set("Location", a.base(r)+"/v2/images/"+img.ID)
-	writeChanged(c, http.StatusCreated, img)
+	h := w.Header()
+	h.Set("Location", a.base(r)+"/v2/images/"+img.ID)
+	if methods := a.importMethods(); len(methods) > 0 {
+		h.Set("OpenStack-Image-Import-Methods", strings.Join(methods, ","))
+	}
+	if a.places.several {
+		h.Set("OpenStack-Image-Store-Ids", strings.Join(a.places.writable(), ","))
+	}
+	a.writeChanged(c, http.StatusCreated, img)
 }
 
 // writeChanged answers a call that changed an image with what it is now. Only
 // a GET may be stored, but the tag already serves for If-Match.
-func writeChanged(c *gin.Context, status int, img *registry.Image) {
-	d := imageDocument(img)
+func (a *API) writeChanged(c *gin.Context, status int, img *registry.Image) {
+	d := a.imageDocument(img)
 	h := c.Writer.Header()
 	h.Set("Etag", d.tag)
 	h.Set("Cache-Control", "no-store")

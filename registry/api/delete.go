@@ -15,7 +15,7 @@ func (a *API) delete(c *gin.Context) {
 		a.fail(c, errUnwantedBody)
 		return
 	}
-	err := a.images.Delete(r.Context(), id, func(img *registry.Image) error { return checkMetadata(r, img) })
+	err := a.images.Delete(r.Context(), id, func(img *registry.Image) error { return a.checkMetadata(r, img) })
 	if err != nil {
 		a.fail(c, err)
 		return
@@ -26,8 +26,8 @@ func (a *API) delete(c *gin.Context) {
 
 // checkMetadata holds the conditions of r, a request for a change, against the
 // record that is about to be changed.
-func checkMetadata(r *http.Request, img *registry.Image) error {
-	if conditional(r) && precondition(r, imageDocument(img).tag) != 0 {
+func (a *API) checkMetadata(r *http.Request, img *registry.Image) error {
+	if conditional(r) && precondition(r, a.imageDocument(img).tag) != 0 {
 		return errPrecondition
 	}
 	return nil

@@ -124,8 +124,12 @@ func statusOf(ctx context.Context, err error) (status int, detail string) {
 		return http.StatusRequestEntityTooLarge, "there is no room for the image"
 	case errors.Is(err, origin.ErrUnavailable):
 		return http.StatusServiceUnavailable, "the store of the image does not answer"
-	case errors.Is(err, origin.ErrNotFound), errors.Is(err, origin.ErrChanged):
+	case errors.Is(err, origin.ErrNotFound):
 		return http.StatusBadGateway, "the data of the image is not in its store any more"
+	case errors.Is(err, origin.ErrChanged):
+		return http.StatusBadGateway, "the data of the image in its store is not what it was"
+	case errors.Is(err, origin.ErrLocation):
+		return http.StatusBadGateway, "the data of the image is in no place that this server can read"
 
 	case errors.As(err, &cut):
 		return http.StatusBadRequest, fmt.Sprintf("the body broke off after %d bytes", cut.n)

@@ -33,7 +33,7 @@ func TestErrorsBecomeStatuses(t *testing.T) {
 		{origin.ErrFull, 413, ""},
 		{origin.ErrSize, 400, ""},
 		{origin.ErrExists, 500, ""},
-		{origin.ErrLocation, 500, ""},
+		{origin.ErrLocation, 502, ""},
 		{context.DeadlineExceeded, 504, ""},
 		{context.Canceled, 503, "5"},
 		{&http.MaxBytesError{}, 413, ""},

@@ -32,7 +32,7 @@ func checkName(name string) error {
 		"os_hash_algo", "os_hash_value", "created_at", "updated_at":
 		return refuse(http.StatusForbidden, "attribute %q is read-only", name)
 	case "locations":
-		return refuse(http.StatusForbidden, "locations are not shown here and cannot be changed")
+		return errNoLocations
 	case "location", "deleted", "deleted_at":
 		return refuse(http.StatusForbidden, "attribute %q is reserved", name)
 	}

@@ -421,7 +421,7 @@ func TestImageTextIsJSON(t *testing.T) {
 	s := all.String()
 	size := int64(1) << 62
 	img := &registry.Image{ID: id1, Name: &s, Owner: &s, Size: &size, Tags: []string{s, "b"}, Properties: map[string]string{s: s, "a": ""}}
-	text := appendImage(nil, img)
+	text := appendImage(nil, img, &places{})
 	var got map[string]any
 	if err := json.Unmarshal(text, &got); err != nil {
 		t.Fatal(err)
@@ -430,7 +430,7 @@ func TestImageTextIsJSON(t *testing.T) {
 	if name := got["name"].(string); !strings.HasPrefix(name, clean) || !strings.Contains(name, "\uFFFD") || strings.Contains(name, "\xff") {
 		t.Errorf("name %q", name)
 	}
-	if string(text) != string(appendImage(nil, img)) {
+	if string(text) != string(appendImage(nil, img, &places{})) {
 		t.Error("two texts of one image differ")
 	}
 }

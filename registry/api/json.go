@@ -148,7 +148,7 @@ func writeJSON(w http.ResponseWriter, r *http.Request, status int, body []byte) 
 // order, custom properties after them by name: equal images have equal texts,
 // and so equal tags. No other member may be added: clients take every one that
 // they do not know for a custom property.
-func appendImage(b []byte, img *registry.Image) []byte {
+func appendImage(b []byte, img *registry.Image, p *places) []byte {
 	b = append(b, `{"id":`...)
 	b = appendString(b, img.ID)
 	b = append(b, `,"name":`...)
@@ -197,6 +197,7 @@ func appendImage(b []byte, img *registry.Image) []byte {
 	b = append(b, `","file":"/v2/images/`...)
 	b = append(b, img.ID...)
 	b = append(b, `/file","schema":"/v2/schemas/image"`...)
+	b = p.appendTo(b, img)
 	if len(img.Properties) > 0 {
 		for _, name := range slices.Sorted(maps.Keys(img.Properties)) {
 			b = append(b, ',')

@@ -29,7 +29,7 @@ func (a *API) list(c *gin.Context) {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendImage(b, img)
+		b = appendImage(b, img, &a.places)
 	}
 	first := firstPage(params)
 	b = append(b, `],"schema":"/v2/schemas/images","first":`...)

@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/gin-gonic/gin"
@@ -19,8 +20,12 @@ const (
 // A change is one operation of a patch.
 type change struct {
 	op   string // add, replace, remove
-	name string // of a base field or a custom property
-	set  setter // nil for remove
+	name string // of a base field or a custom property, or locations
+	set  setter // nil for remove, and for locations
+	// Of a change of locations: those that it adds or puts in place of others,
+	// and where.
+	locations []location
+	at        string // an index, or "-" for the end
 	// fresh: add must not find something. It is what the v2.0 form means.
 	fresh bool
 }
@@ -44,22 +49,34 @@ func (a *API) patch(c *gin.Context) {
 		a.fail(c, err)
 		return
 	}
-	img, err := a.images.Update(r.Context(), id, func(img *registry.Image) error {
-		if err := checkMetadata(r, img); err != nil {
-			return err
-		}
-		for _, ch := range changes {
-			if err := ch.apply(img); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	img, err := a.change(r, id, changes)
 	if err != nil {
 		a.fail(c, err)
 		return
 	}
-	writeChanged(c, http.StatusOK, img)
+	a.writeChanged(c, http.StatusOK, img)
+}
+
+// change makes the changes under the conditions of r.
+func (a *API) change(r *http.Request, id string, changes []change) (*registry.Image, error) {
+	if slices.ContainsFunc(changes, func(ch change) bool { return ch.name == "locations" }) {
+		return a.relocate(r, id, changes)
+	}
+	return a.images.Update(r.Context(), id, func(img *registry.Image) error {
+		if err := a.checkMetadata(r, img); err != nil {
+			return err
+		}
+		return applyAll(changes, img)
+	})
+}
+
+func applyAll(changes []change, img *registry.Image) error {
+	for _, ch := range changes {
+		if err := ch.apply(img); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // mediaType returns the request's media type without its parameters.
@@ -173,6 +190,9 @@ func (a *API) parseChange(op, pointer string, value json.RawMessage) (change, er
 		return change{}, refuse(http.StatusBadRequest, "path %.80q has %d parts, not %d", pointer, len(path), depth)
 	}
 	ch := change{op: op, name: path[0]}
+	if ch.name == "locations" && a.locations != nil {
+		return a.parseRelocation(ch, path, value)
+	}
 	switch {
 	case ch.name == "id":
 		return change{}, refuse(http.StatusForbidden, `attribute "id" is read-only`)
@@ -186,6 +206,31 @@ func (a *API) parseChange(op, pointer string, value json.RawMessage) (change, er
 		ch.set, err = a.parseField(ch.name, value)
 	}
 	return ch, err
+}
+
+// parseRelocation is parseChange for locations.
+func (a *API) parseRelocation(ch change, path []string, value json.RawMessage) (change, error) {
+	values := []json.RawMessage{value}
+	switch ch.op {
+	case "remove":
+		ch.at = path[1]
+		return ch, nil
+	case "add":
+		ch.at = path[1]
+	default:
+		var err error
+		if values, err = decodeArray(value); err != nil {
+			return ch, wrongType("locations", "an array of locations")
+		}
+	}
+	for _, v := range values {
+		l, err := parseLocation(v)
+		if err != nil {
+			return ch, err
+		}
+		ch.locations = append(ch.locations, l)
+	}
+	return ch, nil
 }
 
 // parsePointer reads a JSON pointer (RFC 6901) that names something: it has no

@@ -7,6 +7,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -48,6 +49,28 @@ type Options struct {
 	// too: it sees to it that the image becomes queued again. It must return at
 	// once. nil means that nobody does, as long as the process runs.
 	Abort func(id string, loc origin.Location)
+	// Locations keeps the books of images registered by URL and of copies. nil
+	// means that locations are neither shown nor changed: such calls are 403.
+	Locations registry.Locations
+	// HideLocations leaves them out of the images all the same, and
+	// ShowDirectURL puts the URL of the best one there.
+	HideLocations, ShowDirectURL bool
+	// Stores names the stores: locations are ordered by it, and if there is more
+	// than one, clients are told of them and choose. Store is then the same set,
+	// or a store like its default. nil means that there is one store, Store.
+	Stores Stores
+	// Check says whether a URL may be read on behalf of a stranger. Its refusal
+	// is an origin.ErrLocation whose text is for the one who gave the URL. nil
+	// means that images cannot be registered by URL.
+	Check func(ctx context.Context, url string) error
+	// Stat looks at locations before they are registered. nil means Store.
+	Stat origin.Store
+	// Hash is called when there may be data without a digest. It must return at
+	// once. nil means that nobody waits.
+	Hash func()
+	// Copy sees to it that the data of the image id is copied to a store; it
+	// returns when that is under way. nil means that nothing is copied.
+	Copy func(ctx context.Context, id, store string) error
 
 	// MaxImageSize is the largest upload, in bytes. 0 means 1 TiB, negative
 	// unlimited.
@@ -80,6 +103,13 @@ type API struct {
 	wake    func()
 	abort   func(id string, loc origin.Location)
 
+	locations registry.Locations // nil: not exposed
+	places    places
+	check     func(ctx context.Context, url string) error // nil: no URLs
+	stat      origin.Store
+	hash      func()
+	copy      func(ctx context.Context, id, store string) error // nil: no copies
+
 	uploading              chan struct{} // has one element for each upload under way
 	maxImageSize           int64         // negative: unlimited
 	stallTimeout           time.Duration
@@ -89,17 +119,29 @@ type API struct {
 	publicURL              string
 	log                    *slog.Logger
 
-	schemas map[string]document // by name
+	versions []string            // that are advertised, latest first
+	schemas  map[string]document // by name
 }
 
 // New returns an API. It starts nothing.
 func New(o Options) *API {
 	a := &API{
-		images:         o.Images,
-		uploads:        o.Uploads,
-		store:          o.Store,
-		wake:           o.Wake,
-		abort:          o.Abort,
+		images:    o.Images,
+		uploads:   o.Uploads,
+		store:     o.Store,
+		wake:      o.Wake,
+		abort:     o.Abort,
+		locations: o.Locations,
+		places: places{
+			stores:    o.Stores,
+			several:   o.Stores != nil && len(o.Stores.Members()) > 1,
+			locations: o.Locations != nil && !o.HideLocations,
+			directURL: o.ShowDirectURL,
+		},
+		check:          o.Check,
+		stat:           o.Stat,
+		hash:           o.Hash,
+		copy:           o.Copy,
 		maxImageSize:   o.MaxImageSize,
 		stallTimeout:   o.StallTimeout,
 		finishPatience: defaultFinishPatience,
@@ -116,6 +158,13 @@ func New(o Options) *API {
 	if a.abort == nil {
 		a.abort = func(string, origin.Location) {}
 	}
+	if a.stat == nil {
+		a.stat = o.Store
+	}
+	if a.hash == nil {
+		a.hash = func() {}
+	}
+	a.versions = versions(a.places.several)
 	if o.MaxUploads <= 0 {
 		o.MaxUploads = defaultMaxUploads
 	}
@@ -171,6 +220,14 @@ func (a *API) Register(r *gin.Engine) {
 	image.PUT("/file", a.upload)
 	image.PUT("/tags/:tag", a.addTag)
 	image.DELETE("/tags/:tag", a.removeTag)
+	get(image, "/locations", a.listLocations)
+	image.POST("/locations", a.addLocation)
+	image.POST("/import", a.importData)
+
+	get(r, "/v2/info/import", a.listImportMethods)
+	get(r, "/v2/info/stores", a.listStores)
+	get(r, "/v2/info/stores/detail", a.listStoreDetails)
+	r.DELETE("/v2/stores/:store/:id", a.checkID, a.deleteFromStore)
 }
 
 // noRoute answers for paths that are nobody's.

@@ -17,12 +17,12 @@ func (a *API) show(c *gin.Context) {
 		a.fail(c, err)
 		return
 	}
-	a.writeDocument(c, imageDocument(img))
+	a.writeDocument(c, a.imageDocument(img))
 }
 
 // imageDocument returns the JSON document of an image.
-func imageDocument(img *registry.Image) document {
-	d := newDocument(appendImage(make([]byte, 0, 1024), img))
+func (a *API) imageDocument(img *registry.Image) document {
+	d := newDocument(appendImage(make([]byte, 0, 1024), img, &a.places))
 	d.open = img.Visibility == registry.Public
 	d.key = img.ID
 	return d

@@ -51,7 +51,7 @@ func (a *API) receive(w http.ResponseWriter, r *http.Request, id string) (*regis
 	// The context of r ends when the client sends no more, also after the last
 	// byte of a whole body. One that is cut or silent makes its Read fail.
 	ctx := context.WithoutCancel(r.Context())
-	loc := a.store.Locate(id)
+	loc := plan.store.Locate(id)
 	if _, err := a.uploads.Begin(ctx, id, loc); err != nil {
 		if status, _ := statusOf(ctx, err); status >= 500 { // it may have begun
 			a.giveUp(ctx, id, loc)
@@ -77,7 +77,7 @@ func (a *API) giveUp(ctx context.Context, id string, loc origin.Location) {
 
 // bringIn brings the body into the store and makes the image active.
 func (a *API) bringIn(ctx context.Context, id string, loc origin.Location, body *uploadBody, plan uploadPlan) (*registry.Image, error) {
-	loc, sum, err := origin.Ingest(ctx, a.store, loc, plan.size, body)
+	loc, sum, err := origin.Ingest(ctx, plan.store, loc, plan.size, body)
 	switch {
 	case body.err != nil:
 		return nil, body.err // what a store makes of it says less
@@ -111,6 +111,7 @@ func (a *API) finish(ctx context.Context, id string, loc origin.Location, sum or
 
 // An uploadPlan is what the header of an upload says about its body.
 type uploadPlan struct {
+	store   origin.WriteStore
 	size    int64 // expected length, or -1
 	limit   int64 // largest length, or -1
 	digests digests
@@ -142,6 +143,9 @@ func (a *API) planUpload(r *http.Request) (uploadPlan, error) {
 		return plan, tooLarge(plan.limit)
 	}
 	var err error
+	if plan.store, err = a.storeOf(r); err != nil {
+		return plan, err
+	}
 	plan.digests, err = parseDigests(r.Header)
 	return plan, err
 }
@@ -162,9 +166,10 @@ func (a *API) checkUpload(r *http.Request, id string) error {
 	return nil
 }
 
-// dataTag returns the strong entity tag of the image's data, "" if it has none.
+// dataTag returns the strong entity tag of the image's data, "" if it has none or
+// if that is not known yet.
 func dataTag(img *registry.Image) string {
-	if img.Status != registry.Active && img.Status != registry.Deactivated {
+	if img.Digest == "" || img.Status != registry.Active && img.Status != registry.Deactivated {
 		return ""
 	}
 	return `"` + string(img.Digest) + `"`

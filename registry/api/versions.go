@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -10,20 +11,19 @@ import (
 
 // versions are the minor versions of the Images API whose promises hold here,
 // latest first; the first is the current one. They only advertise: one code
-// answers them all. v2.6 brings imports and v2.8 several stores.
-var versions = [...]string{"v2.9", "v2.7", "v2.5", "v2.4", "v2.3", "v2.2", "v2.1", "v2.0"}
+// answers them all. v2.8 and v2.15 are about several stores. Not among them are
+// v2.6 and what follows from it, which bring imports from elsewhere, and v2.17,
+// since locations do not take hashes yet.
+func versions(severalStores bool) []string {
+	if severalStores {
+		return []string{"v2.15", "v2.9", "v2.8", "v2.7", "v2.5", "v2.4", "v2.3", "v2.2", "v2.1", "v2.0"}
+	}
+	return []string{"v2.9", "v2.7", "v2.5", "v2.4", "v2.3", "v2.2", "v2.1", "v2.0"}
+}
 
 // knownVersion reports whether v is an advertised minor version.
-func knownVersion(v string) bool {
-	if !strings.HasPrefix(v, "v2.") {
-		return false
-	}
-	for _, known := range versions {
-		if v == known {
-			return true
-		}
-	}
-	return false
+func (a *API) knownVersion(v string) bool {
+	return strings.HasPrefix(v, "v2.") && slices.Contains(a.versions, v)
 }
 
 // discover answers the root, and everything that is no version of ours.
@@ -39,7 +39,7 @@ func (a *API) listVersions(c *gin.Context) {
 func (a *API) writeVersions(c *gin.Context, status int) {
 	href := a.base(c.Request) + "/v2/"
 	b := append(make([]byte, 0, 1024), `{"versions":[`...)
-	for i, id := range versions {
+	for i, id := range a.versions {
 		word := "SUPPORTED"
 		if i == 0 {
 			word = "CURRENT"

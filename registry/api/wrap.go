@@ -110,13 +110,13 @@ func (a *API) versioned(r *http.Request) string {
 	switch {
 	case first == "v2":
 		return path
-	case knownVersion(first):
+	case a.knownVersion(first):
 		return "/v2" + rest
 	case first == "versions", first == "healthcheck", first == "nearsight", looksVersioned(first):
 		return path
 	}
 	if accept := r.Header.Get("Accept"); strings.HasPrefix(accept, vendorType) {
-		if v := accept[len(vendorType):]; v == "v2" || knownVersion(v) {
+		if v := accept[len(vendorType):]; v == "v2" || a.knownVersion(v) {
 			return "/v2" + path
 		}
 	}

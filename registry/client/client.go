@@ -156,40 +156,50 @@ func (e *unavailable) Unwrap() []error { return []error{registry.ErrUnavailable,
 // call makes a call that moves no image data, within the client's timeout, and
 // returns the answer's body. contentType is that of in; "" means no body.
 func (c *Client) call(ctx context.Context, method, path, contentType string, in []byte) ([]byte, error) {
-	inner, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
-	out, err := c.exchange(inner, method, path, contentType, in)
-	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		return nil, &unavailable{fmt.Sprintf("cannot reach %s: no answer within %v", c.base, c.timeout), nil}
-	}
+	out, _, err := c.callIf(ctx, "", method, path, contentType, in)
 	return out, err
 }
 
-func (c *Client) exchange(ctx context.Context, method, path, contentType string, in []byte) ([]byte, error) {
+// callIf is call for the version that match names, unless that is "", and returns
+// the entity tag of the answer.
+func (c *Client) callIf(ctx context.Context, match, method, path, contentType string, in []byte) (out []byte, tag string, err error) {
+	inner, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	out, tag, err = c.exchange(inner, match, method, path, contentType, in)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return nil, "", &unavailable{fmt.Sprintf("cannot reach %s: no answer within %v", c.base, c.timeout), nil}
+	}
+	return out, tag, err
+}
+
+func (c *Client) exchange(ctx context.Context, match, method, path, contentType string, in []byte) (out []byte, tag string, err error) {
 	var body io.Reader
 	if contentType != "" {
 		body = bytes.NewReader(in)
 	}
 	req, err := c.request(ctx, method, path, body)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
+	if match != "" {
+		req.Header.Set("If-Match", match)
+	}
 	resp, err := c.send(req)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer resp.Body.Close()
-	out, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	out, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch {
 	case err != nil:
-		return nil, c.transportError(ctx, err)
+		return nil, "", c.transportError(ctx, err)
 	case len(out) > maxAnswer:
-		return nil, fmt.Errorf("the answer is larger than %d bytes", maxAnswer)
+		return nil, "", fmt.Errorf("the answer is larger than %d bytes", maxAnswer)
 	}
-	return out, nil
+	return out, resp.Header.Get("ETag"), nil
 }
 
 // IsID reports whether s has the form of an image id: the text form of a UUID.

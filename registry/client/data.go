@@ -23,6 +23,11 @@ import (
 // ErrTooLarge if there is a limit or no room. Errors of r are wrapped. Upload
 // does not close r, and after an error a last Read of r may still be under way.
 func (c *Client) Upload(ctx context.Context, id string, r io.Reader, size int64) error {
+	return c.upload(ctx, "", id, r, size)
+}
+
+// upload is UploadTo; store may be "".
+func (c *Client) upload(ctx context.Context, store, id string, r io.Reader, size int64) error {
 	if err := checkID(id); err != nil {
 		return err
 	}
@@ -44,6 +49,9 @@ func (c *Client) Upload(ctx context.Context, id string, r io.Reader, size int64)
 		req.Body = http.NoBody // with another body a length of 0 would mean an unknown one
 	}
 	req.Header.Set("Content-Type", "application/octet-stream")
+	if store != "" {
+		req.Header.Set("X-Image-Meta-Store", store)
+	}
 	if size != 0 {
 		req.Header.Set("Expect", "100-continue")
 	}

@@ -106,7 +106,7 @@ func UnmarshalImage(b []byte) (*registry.Image, error) {
 	d.field("tags", &img.Tags)
 	d.field("created_at", &img.CreatedAt)
 	d.field("updated_at", &img.UpdatedAt)
-	var locations []struct{ URL string }
+	var locations []Location
 	d.field("locations", &locations)
 	switch {
 	case d.err != nil:
@@ -118,6 +118,13 @@ func UnmarshalImage(b []byte) (*registry.Image, error) {
 	}
 	for _, l := range locations {
 		img.Locations = append(img.Locations, origin.Location{URL: l.URL})
+		if len(l.Metadata) == 0 {
+			continue
+		}
+		if img.LocationMetadata == nil {
+			img.LocationMetadata = make(map[string]map[string]string)
+		}
+		img.LocationMetadata[l.URL] = l.Metadata
 	}
 	slices.Sort(img.Tags)
 	for name, raw := range members {
