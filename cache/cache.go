@@ -59,11 +59,20 @@ type Source interface {
 	// Manifest returns the encoded origin.Manifest of the digest.
 	Manifest(ctx context.Context) ([]byte, error)
 	// Open returns n bytes from byte offset off, as origin.Store.Open does. It
-	// is called again with a later off to resume.
+	// is called again with a later off to resume. A Body that is a Doubted
+	// hears of it when its bytes are wrong.
 	Open(ctx context.Context, off, n int64) (*origin.Object, error)
 	// Local returns the path of a file of this machine that holds exactly the
 	// bytes, or "".
 	Local() string
+}
+
+// A Doubted is a Body of a Source that can look elsewhere.
+type Doubted interface {
+	// Wrong says that bytes of the body are not those of the digest; the body is
+	// closed after that. It returns true if the next Open asks somewhere that
+	// was never asked or never wrong. It must return false in the end.
+	Wrong() bool
 }
 
 // Options configure a Cache. Only Dir is required.

@@ -23,6 +23,9 @@ const (
 	backoff = 50 * time.Millisecond
 )
 
+// errElsewhere: the bytes were wrong, and the source will ask another place.
+var errElsewhere = fmt.Errorf("%w; there is another place", ErrCorrupt)
+
 // awaited says whether somebody waits for the chunk now.
 func (fl *flight) awaited(bit int) bool {
 	fl.e.mu.Lock()
@@ -118,6 +121,9 @@ func (fl *flight) fetch(ctx context.Context, bit, run int) error {
 		if err == nil || errors.Is(err, errAgain) || errors.Is(err, errLost) {
 			return err
 		}
+		if errors.Is(err, errElsewhere) {
+			continue // at once, and no failure of the place that is asked now
+		}
 		if n > 0 {
 			failures = 0
 		}
@@ -209,6 +215,9 @@ func (fl *flight) fetchOnce(ctx context.Context, i, run int) (done int, err erro
 		}
 		if sha256.Sum256(buf) != sum(fl.sums, i+done) {
 			c.counters.corrupt.Add(1)
+			if b, ok := obj.Body.(Doubted); ok && b.Wrong() {
+				return done, errElsewhere
+			}
 			return done, ErrCorrupt
 		}
 		c.counters.verified.Add(1)

@@ -17,7 +17,8 @@ import (
 
 // getData answers GET and HEAD of an image's data:
 //
-//   - the record, from memory or the registry, says whether there is data;
+//   - the record, from memory or the registry, says whether there is data, and
+//     whether that was hashed: if not, relay is its way;
 //   - the request's conditions and ranges decide the status. HEAD, 304, 412 and
 //     416 end here and cost neither cache nor origin anything;
 //   - the cache gets the first byte ready, and only then does the header go out,
@@ -38,10 +39,27 @@ func (p *Proxy) getData(c *gin.Context) {
 	if p.withoutData(c, img) {
 		return
 	}
+	prefer, err := p.preferred(r)
+	if err != nil {
+		api.FailStatus(w, r, http.StatusBadRequest, err.Error())
+		return
+	}
+	if img.Digest == "" {
+		p.relay(c, img, prefer)
+		return
+	}
 	exchangeOf(w).digest = img.Digest
 	now := time.Now()
 	rep := represent(img, now)
 	status, spans := decide(r.Method, r.Header, rep, now)
+	if !concluded(c, img, rep, status) {
+		p.sendData(c, img, rep, status, spans, prefer)
+	}
+}
+
+// concluded answers a request that needs no bytes, and reports whether it did.
+func concluded(c *gin.Context, img *registry.Image, rep representation, status int) bool {
+	w, r := c.Writer, c.Request
 	h := w.Header()
 	switch {
 	case status == http.StatusPreconditionFailed:
@@ -56,12 +74,13 @@ func (p *Proxy) getData(c *gin.Context) {
 	case r.Method == http.MethodHead || rep.size == 0:
 		setValidators(h, img, rep)
 		setContent(h, img)
-		h["Content-Length"] = []string{strconv.FormatInt(rep.size, 10)}
+		setLength(h, rep.size)
 		w.WriteHeader(status)
 		w.WriteHeaderNow()
 	default:
-		p.sendData(c, img, rep, status, spans)
+		return false
 	}
+	return true
 }
 
 // withoutData answers for an image that has no data to give, and reports whether
@@ -70,7 +89,7 @@ func (p *Proxy) getData(c *gin.Context) {
 func (p *Proxy) withoutData(c *gin.Context, img *registry.Image) bool {
 	switch img.Status {
 	case registry.Active, registry.Deactivated:
-		if img.Digest == "" || img.Size == nil {
+		if img.Digest != "" && img.Size == nil {
 			api.FailStatus(c.Writer, c.Request, http.StatusServiceUnavailable, "the data of the image is not known well enough yet")
 			return true
 		}
@@ -86,13 +105,13 @@ func (p *Proxy) withoutData(c *gin.Context, img *registry.Image) bool {
 }
 
 // sendData answers 200 or, with spans, 206.
-func (p *Proxy) sendData(c *gin.Context, img *registry.Image, rep representation, status int, spans []span) {
+func (p *Proxy) sendData(c *gin.Context, img *registry.Image, rep representation, status int, spans []span, prefer []string) {
 	w, r := c.Writer, c.Request
 	ctx := r.Context()
 	if spans == nil {
 		spans = []span{{0, rep.size}}
 	}
-	reader, err := p.cache.Get(ctx, img.Digest, rep.size, p.source(img))
+	reader, err := p.cache.Get(ctx, img.Digest, rep.size, p.sourceOf(img, prefer))
 	if err != nil {
 		p.failData(c, img, err)
 		return
@@ -144,7 +163,7 @@ func (p *Proxy) sendData(c *gin.Context, img *registry.Image, rep representation
 			}
 		}
 	}
-	h["Content-Length"] = []string{strconv.FormatInt(length, 10)}
+	setLength(h, length)
 	w.WriteHeader(status)
 	w.WriteHeaderNow()
 	if err := sendSpans(c, x, reader, spans, parts); err != nil {

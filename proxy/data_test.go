@@ -328,7 +328,7 @@ func TestEveryStatusHasItsAnswer(t *testing.T) {
 		{registry.Importing, "", 204, true}, {registry.Killed, "", 204, true},
 		{registry.PendingDelete, "d", 404, true}, {registry.Deleted, "d", 404, true},
 		{registry.Active, "d", 0, false}, {registry.Deactivated, "d", 0, true},
-		{registry.Active, "", 503, false},
+		{registry.Active, "", 0, false},
 	} {
 		img := &registry.Image{ID: idA, Status: tt.status, Digest: tt.digest, Size: &size, Visibility: registry.Public}
 		rec := httptest.NewRecorder()

@@ -76,10 +76,11 @@ func newSite(t testing.TB, cfg siteConfig) *site {
 	events := &watchedEvents{Events: local, watching: make(chan struct{})}
 	s.records = NewRecords(RecordsOptions{Images: s.db, Log: s.db, Events: events})
 	quiet := slog.New(slog.DiscardHandler)
+	stores, _ := store.(Stores) // an origin.Set
 	s.proxy = New(Options{
-		Records: s.records,
-		API:     api.New(api.Options{Images: s.records, Uploads: s.records.Uploads(s.db), Store: store, Log: quiet}),
-		Cache:   s.cache, Store: store, Metrics: s.metrics, Version: "test",
+		Records: s.records, Stores: stores,
+		API:   api.New(api.Options{Images: s.records, Uploads: s.records.Uploads(s.db), Store: store, Log: quiet}),
+		Cache: s.cache, Store: store, Metrics: s.metrics, Version: "test",
 		Log: slog.New(slog.NewJSONHandler(s.log, nil)),
 	})
 	handler := s.proxy.Handler()

@@ -43,7 +43,9 @@ func represent(img *registry.Image, now time.Time) representation {
 // setValidators sets the fields that 200, 206 and 304 have in common (RFC 9110,
 // section 15.4.5).
 func setValidators(h http.Header, img *registry.Image, rep representation) {
-	h["Etag"] = []string{rep.tag}
+	if rep.tag != "" {
+		h["Etag"] = []string{rep.tag}
+	}
 	if !rep.modified.IsZero() {
 		h["Last-Modified"] = []string{rep.modified.Format(http.TimeFormat)}
 	}
@@ -52,18 +54,38 @@ func setValidators(h http.Header, img *registry.Image, rep representation) {
 		h["Repr-Digest"] = []string{"sha-512=:" + base64.StdEncoding.EncodeToString(sum) + ":"}
 	}
 	// Keys by which fronts forget: the image's, and that of its bytes.
-	key, blob := "img-"+img.ID, "blob-"+string(img.Digest[:min(16, len(img.Digest))])
+	key := "img-" + img.ID
+	if img.Digest == "" {
+		h["Xkey"] = []string{key}
+		h["Cache-Groups"] = []string{`"` + key + `"`}
+		return
+	}
+	blob := "blob-" + string(img.Digest[:min(16, len(img.Digest))])
 	h["Xkey"] = []string{key + " " + blob}
 	h["Cache-Groups"] = []string{`"` + key + `", "` + blob + `"`}
 }
 
 // freshness returns Cache-Control. Only what everybody may read is public:
-// deactivated data is for admins.
+// deactivated data is for admins. Data that nobody has hashed yet is its server's
+// to change at any time.
 func freshness(img *registry.Image) string {
-	if img.Status == registry.Active && (img.Visibility == registry.Public || img.Visibility == registry.Community) {
-		return openFreshness
+	switch {
+	case img.Status != registry.Active || img.Visibility != registry.Public && img.Visibility != registry.Community:
+		return privateFreshness
+	case img.Digest == "":
+		return "no-cache"
 	}
-	return privateFreshness
+	return openFreshness
+}
+
+// setLength sets Content-Length, or leaves it out if it is not known: the body
+// comes in chunks then, and no range of it can be asked for.
+func setLength(h http.Header, n int64) {
+	if n < 0 {
+		delete(h, "Accept-Ranges")
+		return
+	}
+	h["Content-Length"] = []string{strconv.FormatInt(n, 10)}
 }
 
 // setContent sets the fields that describe the bytes. Content-MD5 is that of the

@@ -16,7 +16,7 @@ type metrics struct {
 	inFlight prometheus.Gauge
 	aborted  prometheus.Counter
 	sent     *prometheus.CounterVec
-	lies     prometheus.Counter
+	lies     *prometheus.CounterVec
 
 	hits  prometheus.Counter                             // of sent
 	found atomic.Pointer[map[requestKey]requestCounters] // by kind; replaced, never changed
@@ -45,12 +45,12 @@ func newMetrics(reg *prometheus.Registry, c *cache.Cache, version string) *metri
 		}),
 		sent: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "nearsight_data_sent_bytes_total",
-			Help: "Bytes of image data sent, by what the cache had of them when the request came: hit (all), partial or miss (nothing).",
+			Help: "Bytes of image data sent, by what the cache had of them when the request came: hit (all), partial or miss (nothing); bypass for data without a digest.",
 		}, []string{"cache"}),
-		lies: prometheus.NewCounter(prometheus.CounterOpts{
+		lies: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "nearsight_origin_lies_total",
-			Help: "Answers of stores that held other bytes than were asked for, or another length of the whole.",
-		}),
+			Help: "Answers of stores that were another range than was asked for, of another length of the whole, or of bytes that are not those of the digest.",
+		}, []string{"store"}),
 	}
 	m.found.Store(&map[requestKey]requestCounters{})
 	m.hits = m.sent.WithLabelValues("hit")

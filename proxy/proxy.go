@@ -8,7 +8,7 @@
 // The way of a download: proxy.go routes it, access.go records it, data.go
 // gathers what is needed, records.go knows the image, range.go decides the
 // status, header.go says what the data is, source.go fetches what the cache
-// lacks, conn.go carries it.
+// lacks, and wire carries it. relay.go is the way of data that has no digest yet.
 package proxy
 
 import (
@@ -40,6 +40,9 @@ type Options struct {
 	Cache *cache.Cache
 	// Store has the data of every location. It may be an origin.LocalStore.
 	Store origin.Store
+	// Stores names and ranks the stores that Store is made of. nil means that
+	// there is one, and locations are read in the order of the record.
+	Stores Stores
 	// Log gets the access records; nil means slog.Default().
 	Log *slog.Logger
 	// Metrics is where the metrics are registered, once for a registry; nil
@@ -55,6 +58,8 @@ type Proxy struct {
 	api      *api.API
 	cache    *cache.Cache
 	store    origin.Store
+	stores   Stores // nil: one
+	doubts   doubts
 	log      *slog.Logger
 	registry *prometheus.Registry
 	metrics  *metrics
@@ -63,7 +68,7 @@ type Proxy struct {
 // New returns a Proxy. It starts nothing. It panics if the metrics are
 // registered at o.Metrics already.
 func New(o Options) *Proxy {
-	p := &Proxy{records: o.Records, api: o.API, cache: o.Cache, store: o.Store, log: o.Log, registry: o.Metrics}
+	p := &Proxy{records: o.Records, api: o.API, cache: o.Cache, store: o.Store, stores: o.Stores, log: o.Log, registry: o.Metrics}
 	if p.log == nil {
 		p.log = slog.Default()
 	}
@@ -74,6 +79,7 @@ func New(o Options) *Proxy {
 		o.Version = "unknown"
 	}
 	p.metrics = newMetrics(p.registry, p.cache, o.Version)
+	p.doubts.stores, p.doubts.lies, p.doubts.log = p.stores, p.metrics.lies, p.log
 	return p
 }
 

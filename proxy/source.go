@@ -7,8 +7,6 @@ import (
 	"io"
 	"sync/atomic"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"nearsight/cache"
 	"nearsight/origin"
 	"nearsight/registry"
@@ -17,20 +15,29 @@ import (
 // A source is where the cache gets one image's data. It holds nothing of a
 // request, because a fill outlives the request that began it.
 type source struct {
-	registry registry.Reader
-	store    origin.Store
-	lies     prometheus.Counter
-	img      *registry.Image
+	registry  registry.Reader
+	store     origin.Store
+	doubts    *doubts
+	img       *registry.Image
+	locations []origin.Location // of img, the one to read first first
 
 	// first is the location that is asked first. It moves on when a body ends
 	// early, so that a resumed fill continues at the next location.
 	first atomic.Uint32
+	// wrong has a bit for each location whose bytes were wrong: those are asked
+	// after the others. The last one stands for all from the 64th on.
+	wrong atomic.Uint64
 }
 
 var _ cache.Source = (*source)(nil)
 
-func (p *Proxy) source(img *registry.Image) *source {
-	return &source{registry: p.records, store: p.store, lies: p.metrics.lies, img: img}
+// source returns where the data of img is read in the usual order.
+func (p *Proxy) source(img *registry.Image) *source { return p.sourceOf(img, nil) }
+
+// sourceOf returns where the data of img is read, from the stores called prefer
+// first.
+func (p *Proxy) sourceOf(img *registry.Image, prefer []string) *source {
+	return &source{registry: p.records, store: p.store, doubts: &p.doubts, img: img, locations: p.order(img.Locations, prefer)}
 }
 
 // Manifest implements cache.Source. A record whose manifest is missing is data
@@ -46,30 +53,36 @@ func (s *source) Manifest(ctx context.Context) ([]byte, error) {
 // Open implements cache.Source. It asks the image's locations in turn until one
 // answers with what was asked for.
 func (s *source) Open(ctx context.Context, off, n int64) (*origin.Object, error) {
-	locations := s.img.Locations
-	if len(locations) == 0 {
+	if len(s.locations) == 0 {
 		return nil, fmt.Errorf("image %s has no location: %w", s.img.ID, origin.ErrNotFound)
 	}
-	first := s.first.Load()
 	var errs []error
-	for i := range locations {
-		at := first + uint32(i)
-		loc := locations[at%uint32(len(locations))]
-		obj, err := s.open(ctx, loc, off, n)
-		if err == nil {
-			obj.Body = &watchedBody{ReadCloser: obj.Body, left: obj.Length, early: func() {
-				s.first.CompareAndSwap(at, at+1)
-			}}
-			s.first.CompareAndSwap(first, at)
-			return obj, nil
+	wrong := s.wrong.Load()
+	first := s.first.Load()
+	for _, doubted := range []bool{false, true} {
+		for i := range s.locations {
+			at := first + uint32(i)
+			index := int(at % uint32(len(s.locations)))
+			if wrong&bitOf(index) != 0 != doubted {
+				continue
+			}
+			obj, err := s.open(ctx, s.locations[index], off, n)
+			if err == nil {
+				obj.Body = &watchedBody{ReadCloser: obj.Body, left: obj.Length, src: s, at: at}
+				s.first.CompareAndSwap(first, at)
+				return obj, nil
+			}
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			errs = append(errs, err)
 		}
-		if ctx.Err() != nil {
-			return nil, err
-		}
-		errs = append(errs, err)
 	}
 	return nil, errors.Join(errs...)
 }
+
+// bitOf returns the bit of a location in source.wrong.
+func bitOf(index int) uint64 { return 1 << min(index, 63) }
 
 // open asks one location and compares the answer with the question.
 func (s *source) open(ctx context.Context, loc origin.Location, off, n int64) (*origin.Object, error) {
@@ -83,9 +96,9 @@ func (s *source) open(ctx context.Context, loc origin.Location, off, n int64) (*
 	}
 	if obj.Offset != off || obj.Length != want || obj.Size != *s.img.Size {
 		obj.Body.Close()
-		s.lies.Inc()
+		s.doubts.lied(s.img, loc)
 		return nil, fmt.Errorf("%s holds %d bytes from %d of %d, not %d from %d of %d: %w",
-			loc.URL, obj.Length, obj.Offset, obj.Size, want, off, *s.img.Size, origin.ErrUnavailable)
+			shown(loc), obj.Length, obj.Offset, obj.Size, want, off, *s.img.Size, origin.ErrUnavailable)
 	}
 	return obj, nil
 }
@@ -93,23 +106,27 @@ func (s *source) open(ctx context.Context, loc origin.Location, off, n int64) (*
 // Local implements cache.Source.
 func (s *source) Local() string {
 	local, ok := s.store.(origin.LocalStore)
-	if !ok || len(s.img.Locations) == 0 {
+	if !ok || len(s.locations) == 0 {
 		return ""
 	}
-	path, err := local.LocalPath(s.img.Locations[0])
+	path, err := local.LocalPath(s.locations[0])
 	if err != nil {
 		return "" // not of that store: it is read like any other
 	}
 	return path
 }
 
-// A watchedBody calls early once if it fails, or is closed, before its end.
+// A watchedBody tells its source once if it fails, or is closed, before its end,
+// and when its bytes are wrong.
 type watchedBody struct {
 	io.ReadCloser
-	left  int64
-	early func()
-	told  bool
+	left int64
+	src  *source
+	at   uint32 // of its location, counted from the first on without end
+	told bool
 }
+
+var _ cache.Doubted = (*watchedBody)(nil)
 
 func (b *watchedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
@@ -127,9 +144,29 @@ func (b *watchedBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
+// Wrong implements cache.Doubted.
+func (b *watchedBody) Wrong() bool {
+	b.tell()
+	s := b.src
+	index := int(b.at % uint32(len(s.locations)))
+	s.doubts.lied(s.img, s.locations[index])
+	bit := bitOf(index)
+	was := s.wrong.Or(bit)
+	if was&bit != 0 {
+		return false
+	}
+	for i := range s.locations {
+		if (was|bit)&bitOf(i) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// tell lets the next Open begin at the next location.
 func (b *watchedBody) tell() {
 	if !b.told {
 		b.told = true
-		b.early()
+		b.src.first.CompareAndSwap(b.at, b.at+1)
 	}
 }
