@@ -95,13 +95,26 @@ type Config struct {
 	}
 
 	Origin struct {
-		// Dir holds the image data for good. Empty: the folder images of Data.
+		// Store names the store that takes uploads which name none: default, or
+		// one of Stores.
+		Store string `key:"store"`
+		// Dir holds the image data for good, as a store of files that is called
+		// default. Empty: the folder images of Data. A store of that name among
+		// Stores takes its place.
 		Dir string `key:"dir"`
+		// URLs lets images be registered that lie at http and https URLs of
+		// others. A store of kind http among Stores says which may be read;
+		// without one, any at a public address.
+		URLs bool `key:"urls"`
 		// RateLimit bounds how fast all reads of Dir together go, in bytes a
 		// second, to protect a shared disk; such a store is not served in
 		// place. 0 means unbounded.
 		RateLimit Size `key:"rate_limit"`
 	}
+
+	// Stores are further places where image data is kept, by name. In the
+	// environment they are NEARSIGHT_STORES_NAME_KEY.
+	Stores map[string]*Store
 
 	Images struct {
 		// MaxSize bounds the size of an upload.
@@ -148,6 +161,9 @@ func defaultConfig() Config {
 	c.Cache.ScrubInterval = 7 * 24 * time.Hour
 	c.Cache.Records = 10000
 	c.Cache.UnknownRecords = 10000
+	c.Origin.Store = "default"
+	c.Origin.URLs = true
+	c.Stores = map[string]*Store{}
 	c.Images.MaxSize = 1 << 40
 	limits := registry.Limits{}.WithDefaults()
 	c.Images.MaxProperties = limits.Properties

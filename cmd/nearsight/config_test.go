@@ -18,7 +18,7 @@ func TestTheSampleFileShowsEverySettingWithItsDefault(t *testing.T) {
 	}
 	var c Config // without defaults, so that a missing key is seen
 	all := settingsOf(&c)
-	if err := all.readYAML(sample, text); err != nil {
+	if err := all.readYAML(&c, sample, text); err != nil {
 		t.Fatal(err)
 	}
 	d := defaultConfig()
@@ -198,7 +198,7 @@ func FuzzConfigFile(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		c := defaultConfig()
-		if err := settingsOf(&c).readYAML("c.yaml", []byte(text)); err == nil && c.Images.PageSize < 1 {
+		if err := settingsOf(&c).readYAML(&c, "c.yaml", []byte(text)); err == nil && c.Images.PageSize < 1 {
 			t.Errorf("accepted a page of %d", c.Images.PageSize)
 		}
 	})

@@ -16,7 +16,7 @@ import (
 
 	"nearsight/cache"
 	"nearsight/origin"
-	"nearsight/origin/file"
+	"nearsight/origin/guard"
 	"nearsight/proxy"
 	"nearsight/proxy/wire"
 	"nearsight/registry"
@@ -63,7 +63,9 @@ func newNode(ctx context.Context, c Config, log *slog.Logger) (_ *node, err erro
 	}
 	n.closers = append(n.closers, records.Close)
 	events = bus.New(records)
-	store, err := openStore(c, log)
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	stores, check, err := openStores(ctx, c, guard.NewMetrics(metrics), log)
 	if err != nil {
 		return nil, err
 	}
@@ -72,33 +74,46 @@ func newNode(ctx context.Context, c Config, log *slog.Logger) (_ *node, err erro
 		return nil, err
 	}
 	n.closers = append(n.closers, kept.Close)
-	reaper := &task.Reaper{Uploads: records, Store: store, Log: log}
+	reaper := &task.Reaper{Uploads: records, Store: stores, Log: log}
 	// Uploads that a crash cut will not go on: nobody else uploads here.
 	if err := reaper.AbortUnfinished(ctx); err != nil {
 		return nil, err
 	}
-	n.assemble(c, limits, records, events, store, kept, reaper)
+	n.assemble(c, parts{limits, records, events, stores, check, kept, reaper, metrics})
 	return n, nil
 }
 
-// assemble connects the opened parts.
-func (n *node) assemble(c Config, limits registry.Limits, records *db.DB, events registry.Events,
-	store origin.WriteStore, kept *cache.Cache, reaper *task.Reaper) {
+// parts are those that a node is made of, opened.
+type parts struct {
+	limits  registry.Limits
+	records *db.DB
+	events  registry.Events
+	stores  *origin.Set
+	check   func(ctx context.Context, url string) error
+	cache   *cache.Cache
+	reaper  *task.Reaper
+	metrics *prometheus.Registry
+}
+
+// assemble connects them.
+func (n *node) assemble(c Config, p parts) {
 	images := proxy.NewRecords(proxy.RecordsOptions{
-		Images: records, Log: records, Events: events,
+		Images: p.records, Log: p.records, Events: p.events,
 		Size: c.Cache.Records, Absent: c.Cache.UnknownRecords, Logger: n.log,
 	})
+	places := images.Locations(p.records)
+	hasher := &task.Hasher{Locations: places, Images: images, Store: p.stores, Log: n.log}
+	copier := &task.Copier{Images: images, Locations: places, Stores: p.stores, Abort: p.reaper.Abort, Log: n.log}
 	calls := api.New(api.Options{
-		Images: images, Uploads: images.Uploads(records), Store: store, Wake: reaper.Wake, Abort: reaper.Abort,
+		Images: images, Uploads: images.Uploads(p.records), Store: p.stores, Wake: p.reaper.Wake, Abort: p.reaper.Abort,
+		Locations: places, Stores: p.stores, Check: p.check, Hash: hasher.Wake, Copy: copier.Copy,
 		MaxImageSize: int64(c.Images.MaxSize), StallTimeout: c.Server.StallTimeout,
 		DefaultLimit: c.Images.PageSize, MaxLimit: c.Images.MaxPageSize,
-		Limits: limits, PublicURL: c.Server.PublicURL, Log: n.log,
+		Limits: p.limits, PublicURL: c.Server.PublicURL, Log: n.log,
 	})
-	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	edge := proxy.New(proxy.Options{
-		Records: images, API: calls, Cache: kept, Store: store, Log: n.log,
-		Metrics: metrics, Version: readVersion().Version,
+		Records: images, API: calls, Cache: p.cache, Store: p.stores, Stores: p.stores, Log: n.log,
+		Metrics: p.metrics, Version: readVersion().Version,
 	})
 	n.handler = edge.Handler()
 	if c.Server.Direct {
@@ -110,19 +125,7 @@ func (n *node) assemble(c Config, limits registry.Limits, records *db.DB, events
 		}
 		return nil
 	}})
-	n.parts = append(n.parts, edge.Run, reaper.Run, kept.Run)
-}
-
-// openStore opens the place where image data is kept for good.
-func openStore(c Config, log *slog.Logger) (origin.WriteStore, error) {
-	store, err := file.Open(file.Options{Dir: orBelow(c.Origin.Dir, c.Data, "images"), Log: log})
-	if err != nil {
-		return nil, err
-	}
-	if c.Origin.RateLimit > 0 {
-		return origin.Limit(store, int64(c.Origin.RateLimit)), nil
-	}
-	return store, nil
+	n.parts = append(n.parts, edge.Run, p.reaper.Run, hasher.Run, copier.Run, p.cache.Run)
 }
 
 func openCache(c Config, log *slog.Logger) (*cache.Cache, error) {

@@ -44,15 +44,51 @@ func settingsOf(c *Config) settings {
 	walk = func(prefix string, v reflect.Value) {
 		for i := range v.NumField() {
 			f := v.Type().Field(i)
-			if key := f.Tag.Get("key"); key != "" {
+			switch key := f.Tag.Get("key"); {
+			case key != "":
 				all[prefix+key] = &setting{prefix + key, v.Field(i), f.Tag, "default"}
-			} else {
+			case f.Type.Kind() == reflect.Map: // of stores: they come with what names them
+			default:
 				walk(strings.ToLower(f.Name)+".", v.Field(i))
 			}
 		}
 	}
 	walk("", reflect.ValueOf(c).Elem())
+	for name, s := range c.Stores {
+		walk(storesPrefix+name+".", reflect.ValueOf(s).Elem())
+	}
 	return all
+}
+
+// storesPrefix is what the settings of a store, NAME.key, have before them.
+const storesPrefix = "stores."
+
+// addStore makes the settings of a store that is mentioned for the first time.
+func (all settings) addStore(c *Config, name string) error {
+	if all.hasSection(storesPrefix + name) {
+		return nil
+	}
+	if !validStoreName(name) {
+		return fmt.Errorf("%.80q cannot be the name of a store: it takes a-z, 0-9, - and . and begins with a letter or digit", name)
+	}
+	if c.Stores == nil {
+		c.Stores = map[string]*Store{}
+	}
+	s := &Store{}
+	c.Stores[name] = s
+	v := reflect.ValueOf(s).Elem()
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		full := storesPrefix + name + "." + f.Tag.Get("key")
+		all[full] = &setting{full, v.Field(i), f.Tag, "default"}
+	}
+	return nil
+}
+
+// validStoreName is narrower than what a store takes: an underscore would make
+// the environment ambiguous.
+func validStoreName(name string) bool {
+	return name != "" && len(name) <= 64 && name[0] != '.' && name[0] != '-' && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-.") == ""
 }
 
 // loadConfig returns the settings of the file (none if its name is empty),
@@ -64,9 +100,9 @@ func loadConfig(file string, environ []string, flags map[string]string) (c Confi
 	all := settingsOf(&c)
 	var problems []error
 	if file != "" {
-		problems = append(problems, all.readFile(file))
+		problems = append(problems, all.readFile(&c, file))
 	}
-	unknown, err = all.readEnv(environ)
+	unknown, err = all.readEnv(&c, environ)
 	problems = append(problems, err)
 	for name, text := range flags {
 		problems = append(problems, all[name].set(text, "flag --"+flagNames[name]))
@@ -74,17 +110,31 @@ func loadConfig(file string, environ []string, flags map[string]string) (c Confi
 	if err := errors.Join(problems...); err != nil {
 		return c, unknown, err
 	}
-	return c, unknown, c.check(func(name string) string { return all[name].source })
+	for name, s := range c.Stores {
+		problems = append(problems, s.check(name, all))
+	}
+	problems = append(problems, c.check(func(name string) string { return all[name].source }))
+	return c, unknown, errors.Join(problems...)
 }
 
 // readEnv sets what the environment has, and lists what looks like a setting
 // and is none.
-func (all settings) readEnv(environ []string) (unknown []string, err error) {
+func (all settings) readEnv(c *Config, environ []string) (unknown []string, err error) {
+	var problems []error
+	for _, kv := range environ {
+		name, _, _ := strings.Cut(kv, "=")
+		if rest, ok := strings.CutPrefix(name, envPrefix+"STORES_"); ok {
+			if store, _, ok := strings.Cut(strings.ToLower(rest), "_"); ok {
+				if err := all.addStore(c, store); err != nil {
+					problems = append(problems, fmt.Errorf("environment %s: %w", name, err))
+				}
+			}
+		}
+	}
 	byEnv := map[string]*setting{}
 	for _, s := range all {
 		byEnv[s.env()] = s
 	}
-	var problems []error
 	for _, kv := range environ {
 		name, text, _ := strings.Cut(kv, "=")
 		rest, ours := strings.CutPrefix(name, envPrefix)
@@ -98,16 +148,16 @@ func (all settings) readEnv(environ []string) (unknown []string, err error) {
 	return unknown, errors.Join(problems...)
 }
 
-func (all settings) readFile(path string) error {
+func (all settings) readFile(c *Config, path string) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("read the configuration: %w", err)
 	}
-	return all.readYAML(path, text)
+	return all.readYAML(c, path, text)
 }
 
 // readYAML reads sections of keys with plain values. Errors name file and line.
-func (all settings) readYAML(path string, text []byte) error {
+func (all settings) readYAML(c *Config, path string, text []byte) error {
 	file, err := parser.ParseBytes(text, 0)
 	if err != nil {
 		var broken yaml.Error
@@ -127,13 +177,13 @@ func (all settings) readYAML(path string, text []byte) error {
 			problems = append(problems, fmt.Errorf("%s: a second document begins", at(path, doc.Body)))
 			break
 		}
-		problems = append(problems, all.readNode(path, "", doc.Body))
+		problems = append(problems, all.readNode(c, path, "", doc.Body))
 	}
 	return errors.Join(problems...)
 }
 
 // readNode reads the mapping of a section; that of the whole file is "".
-func (all settings) readNode(path, section string, n ast.Node) error {
+func (all settings) readNode(c *Config, path, section string, n ast.Node) error {
 	var pairs []*ast.MappingValueNode
 	switch n := n.(type) {
 	case *ast.MappingNode:
@@ -159,8 +209,14 @@ func (all settings) readNode(path, section string, n ast.Node) error {
 				err = fmt.Errorf("%s: %s: %w", where, name, err)
 			}
 			problems = append(problems, err)
-		case section == "" && all.hasSection(name):
-			problems = append(problems, all.readNode(path, name, pair.Value))
+		case section == "" && (all.hasSection(name) || name+"." == storesPrefix):
+			problems = append(problems, all.readNode(c, path, name, pair.Value))
+		case section+"." == storesPrefix:
+			if err := all.addStore(c, key.Value); err != nil {
+				problems = append(problems, fmt.Errorf("%s: %w", where, err))
+			} else {
+				problems = append(problems, all.readNode(c, path, name, pair.Value))
+			}
 		default:
 			problems = append(problems, fmt.Errorf("%s: unknown key %s", where, name))
 		}
