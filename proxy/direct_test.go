@@ -256,3 +256,29 @@ func TestRequestsInOnePieceAreAnsweredInTurn(t *testing.T) {
 		t.Errorf("%d did not go the short way", n)
 	}
 }
+
+func TestTheGenerationMovesWithEveryChangeAndIsZeroWhileDeaf(t *testing.T) {
+	s := newSite(t, siteConfig{})
+	img := s.add(pattern(10, 1), nil)
+	before := s.records.Generation()
+	if before == 0 {
+		t.Fatal("zero, although the events are heard")
+	}
+	if _, err := s.records.Get(t.Context(), img.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.records.Delete(t.Context(), img.ID, nil); err != nil {
+		t.Fatal(err)
+	}
+	if s.records.Generation() == before {
+		t.Error("a delete did not move it")
+	}
+	s.records.setLive(false)
+	if n := s.records.Generation(); n != 0 {
+		t.Errorf("%d while events are not heard", n)
+	}
+	s.records.setLive(true)
+	if n := s.records.Generation(); n == 0 || n <= before {
+		t.Errorf("%d after the events are heard again, and %d before", n, before)
+	}
+}

@@ -56,15 +56,17 @@ type Records struct {
 	events registry.Events
 	logger *slog.Logger
 
-	// generation rises, under mu, whenever something is forgotten.
+	// generation is changes while everything is heard, and 0 otherwise. It is
+	// set under mu.
 	generation atomic.Uint64
 
 	// Under mu, which is never held during a call.
-	mu     sync.Mutex
-	live   bool // Run hears every event
-	known  *simplelru.LRU[string, *registry.Image]
-	absent *simplelru.LRU[string, struct{}]
-	loads  map[string]*load
+	mu      sync.Mutex
+	changes uint64 // how often something was forgotten
+	live    bool   // Run hears every event
+	known   *simplelru.LRU[string, *registry.Image]
+	absent  *simplelru.LRU[string, struct{}]
+	loads   map[string]*load
 }
 
 var _ registry.Images = (*Records)(nil)
@@ -140,9 +142,9 @@ func (r *Records) Remembered(id string) (img *registry.Image, generation uint64)
 	return img, r.generation.Load()
 }
 
-// Generation returns a number that rises whenever something remembered is
-// forgotten. Who saw the same number twice knows that what was remembered at the
-// first time was still true at the second.
+// Generation returns a number that is another one whenever something was
+// forgotten, and 0 while changes are not heard of. Who saw the same number twice
+// knows that what was remembered at the first time was still true at the second.
 func (r *Records) Generation() uint64 { return r.generation.Load() }
 
 // load asks the registry, for l and all who wait for it.
@@ -229,10 +231,20 @@ func (u uploads) Abort(ctx context.Context, id string, loc origin.Location) erro
 func (r *Records) forget(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.generation.Add(1)
+	r.changed()
 	r.known.Remove(id)
 	r.absent.Remove(id)
 	delete(r.loads, id)
+}
+
+// changed moves the generation on. The caller holds mu.
+func (r *Records) changed() {
+	r.changes++
+	if r.live {
+		r.generation.Store(r.changes)
+	} else {
+		r.generation.Store(0)
+	}
 }
 
 // setLive forgets everything, and says whether what is read from now on may be
@@ -240,11 +252,11 @@ func (r *Records) forget(id string) {
 func (r *Records) setLive(live bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.generation.Add(1)
 	r.known.Purge()
 	r.absent.Purge()
 	clear(r.loads)
 	r.live = live
+	r.changed()
 }
 
 // Live reports whether Run hears the events, so that records are remembered.

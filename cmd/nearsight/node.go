@@ -106,7 +106,7 @@ func (n *node) assemble(c Config, p parts) {
 	copier := &task.Copier{Images: images, Locations: places, Stores: p.stores, Abort: p.reaper.Abort, Log: n.log}
 	calls := api.New(api.Options{
 		Images: images, Uploads: images.Uploads(p.records), Store: p.stores, Wake: p.reaper.Wake, Abort: p.reaper.Abort,
-		Locations: places, Stores: p.stores, Check: p.check, Hash: hasher.Wake, Copy: copier.Copy,
+		Locations: places, Stores: p.stores, Check: p.check, Hash: hasher.Wake, Copy: copier.Copy, Generation: images.Generation,
 		MaxImageSize: int64(c.Images.MaxSize), StallTimeout: c.Server.StallTimeout,
 		DefaultLimit: c.Images.PageSize, MaxLimit: c.Images.MaxPageSize,
 		Limits: p.limits, PublicURL: c.Server.PublicURL, Log: n.log,

@@ -9,6 +9,11 @@ import (
 
 // list answers GET and HEAD of the list of images.
 func (a *API) list(c *gin.Context) {
+	known, now, ok := a.pages.get(c.Request.URL.RawQuery)
+	if ok {
+		a.writeDocument(c, known)
+		return
+	}
 	params, err := parseParams(c.Request.URL.RawQuery)
 	if err != nil {
 		a.fail(c, err)
@@ -39,7 +44,9 @@ func (a *API) list(c *gin.Context) {
 		b = appendString(b, pageLink(first, images[len(images)-1].ID))
 	}
 	b = append(b, '}')
-	a.writeDocument(c, newDocument(b))
+	d := newDocument(b)
+	a.pages.put(c.Request.URL.RawQuery, now, d)
+	a.writeDocument(c, d)
 }
 
 // firstPage returns the query without its marker, in the client's own spelling

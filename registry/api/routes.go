@@ -72,6 +72,12 @@ type Options struct {
 	// returns when that is under way. nil means that nothing is copied.
 	Copy func(ctx context.Context, id, store string) error
 
+	// Generation returns a number that is another one after every change of an
+	// image, at the latest when the change is acknowledged, and 0 while that
+	// cannot be said: pages of lists are remembered by it. nil means that none
+	// is.
+	Generation func() uint64
+
 	// MaxImageSize is the largest upload, in bytes. 0 means 1 TiB, negative
 	// unlimited.
 	MaxImageSize int64
@@ -119,6 +125,7 @@ type API struct {
 	publicURL              string
 	log                    *slog.Logger
 
+	pages    *pages
 	versions []string            // that are advertised, latest first
 	schemas  map[string]document // by name
 }
@@ -164,6 +171,10 @@ func New(o Options) *API {
 	if a.hash == nil {
 		a.hash = func() {}
 	}
+	if o.Generation == nil {
+		o.Generation = func() uint64 { return 0 }
+	}
+	a.pages = newPages(o.Generation)
 	a.versions = versions(a.places.several)
 	if o.MaxUploads <= 0 {
 		o.MaxUploads = defaultMaxUploads
