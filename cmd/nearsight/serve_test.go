@@ -85,14 +85,16 @@ func TestStopLetsTransfersEndWithinTheGraceAndThenCutsThem(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			served := make(chan error, 1)
-			go func() { served <- f.server.Serve(l) }()
+			served := make(chan error, 2)
+			go func() { served <- f.wires.Serve(l) }()
+			go func() { served <- f.server.Serve(f.wires.Rest(l)) }()
 			body := make(chan string, 1)
 			go func() { body <- fetch("http://" + l.Addr().String()) }()
 			<-h.entered
 			if tt.release {
 				close(h.release)
 			}
+			l.Close()
 			if whole := f.stop(tt.grace); whole != tt.release {
 				t.Errorf("stop says %v", whole)
 			}
@@ -104,8 +106,10 @@ func TestStopLetsTransfersEndWithinTheGraceAndThenCutsThem(t *testing.T) {
 			if got := <-body; (got == "all of it") != tt.release {
 				t.Errorf("the client got %q", got)
 			}
-			if err := ignoreClosed(<-served); err != nil {
-				t.Error(err)
+			for range 2 {
+				if err := ignoreClosed(<-served); err != nil {
+					t.Error(err)
+				}
 			}
 		})
 	}

@@ -324,7 +324,10 @@ func (l *rest) Accept() (net.Conn, error) {
 // Close implements net.Listener.
 func (l *rest) Close() error {
 	l.once.Do(func() { close(l.closed) })
-	return l.Listener.Close()
+	if err := l.Listener.Close(); !errors.Is(err, net.ErrClosed) { // by its owner, most likely
+		return err
+	}
+	return nil
 }
 
 // Shutdown closes connections that wait for a request, lets answers under way
