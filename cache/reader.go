@@ -69,10 +69,14 @@ func (r *Reader) Probe(off, n int64) Outcome {
 // Ready waits until the byte at off can be sent, and says what it found in the
 // n bytes from there. Errors are the source's, ErrCorrupt, ErrClosed or ctx's.
 func (r *Reader) Ready(ctx context.Context, off, n int64) (Outcome, error) {
-	o := r.Probe(off, n)
 	if n <= 0 {
-		return o, nil
+		return r.Probe(off, n), nil
 	}
+	// First, because what is said must be said of the data file that is read.
+	if err := r.enter(ctx, int(off/r.e.chunk)/chunksPerExtent); err != nil {
+		return Outcome{}, err
+	}
+	o := r.Probe(off, n)
 	chunk, err := r.prepare(ctx, off, n)
 	o.Collapsed = r.joined
 	if chunk != nil {
@@ -122,7 +126,7 @@ func (r *Reader) Send(ctx context.Context, w io.Writer, off, n int64) (int64, er
 
 // Close ends the request. Reopen may follow.
 func (r *Reader) Close() error {
-	r.leave()
+	r.letGo()
 	r.passed, r.noRoom, r.joined = nil, false, false
 	return nil
 }
@@ -148,8 +152,14 @@ func (r *Reader) Reopen(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// leave gives back what the reader holds of its data file.
+// leave lets go of a data file that is in doubt, to have it looked at again.
 func (r *Reader) leave() {
+	r.letGo()
+	r.looked = time.Time{}
+}
+
+// letGo gives back what the reader holds of its data file.
+func (r *Reader) letGo() {
 	if r.extent >= 0 {
 		r.df.extents[r.extent].unpin()
 		r.extent = -1
@@ -207,7 +217,7 @@ func (r *Reader) enter(ctx context.Context, x int) error {
 		r.looked = r.now
 	}
 	if df != r.df {
-		r.leave()
+		r.letGo()
 		r.e, r.df = df.e, df // also another entry, if it was dropped and made anew
 	} else if r.extent >= 0 {
 		df.extents[r.extent].unpin()

@@ -27,7 +27,6 @@ func TestAFailureBeforeTheFirstByteHasItsStatus(t *testing.T) {
 		{"the object is gone", origintest.Faults{Open: origin.ErrNotFound}, 502, false},
 		{"the object is another one", origintest.Faults{Open: origin.ErrChanged}, 502, false},
 		{"the store sends other bytes than it was given", origintest.Faults{Flip: []int64{7, chunk + 7, 4*chunk + 7}}, 502, true},
-		{"the store sends the whole for a range", origintest.Faults{Whole: true}, 503, true},
 		{"the store sends another range", origintest.Faults{Shift: 1}, 503, true},
 		{"the store claims another size", origintest.Faults{Size: &wrong}, 503, true},
 		{"the body ends at once", origintest.Faults{Cut: new(int64(4 * chunk))}, 503, false},

@@ -59,6 +59,7 @@ type Proxy struct {
 	cache    *cache.Cache
 	store    origin.Store
 	stores   Stores // nil: one
+	streams  streams
 	doubts   doubts
 	log      *slog.Logger
 	registry *prometheus.Registry
@@ -99,6 +100,7 @@ func (p *Proxy) Handler() http.Handler {
 // Run keeps records and cache right by the registry's events until ctx ends, and
 // returns nil then.
 func (p *Proxy) Run(ctx context.Context) error {
+	defer p.streams.closeParked()
 	forget := make(chan origin.Digest, maxForget)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {

@@ -232,6 +232,9 @@ func (p *Proxy) relayBody(ctx context.Context, x *exchange, img *registry.Image,
 		if a.spans != nil {
 			n = a.spans[0].n
 		}
+		if n < 0 {
+			return copyAll(x, a.first, img.Size)
+		}
 		return copyExactly(x, a.first, n)
 	}
 	for i, s := range a.spans {
@@ -263,12 +266,18 @@ func (p *Proxy) relaySpan(ctx context.Context, x *exchange, img *registry.Image,
 	return copyExactly(x, obj.Body, s.n)
 }
 
-// copyExactly copies n bytes, or all for n < 0. It is an error if there are fewer.
-func copyExactly(w io.Writer, r io.Reader, n int64) error {
-	if n < 0 {
-		_, err := io.Copy(w, r)
-		return err
+// copyAll copies all that there is. It is an error if that is not as long as was
+// recorded, which is told by leaving out the last chunk (RFC 9112, section 8).
+func copyAll(w io.Writer, r io.Reader, recorded *int64) error {
+	n, err := io.Copy(w, r)
+	if err == nil && recorded != nil && n != *recorded {
+		err = fmt.Errorf("%d bytes came, and there were %d: %w", n, *recorded, origin.ErrChanged)
 	}
+	return err
+}
+
+// copyExactly copies n bytes. It is an error if there are fewer.
+func copyExactly(w io.Writer, r io.Reader, n int64) error {
 	copied, err := io.Copy(w, io.LimitReader(r, n))
 	if err == nil && copied < n {
 		err = io.ErrUnexpectedEOF

@@ -361,6 +361,19 @@ func TestRelayedDataThatBreaksOffBreaksTheAnswer(t *testing.T) {
 	}
 }
 
+// The record says how long the data is, where its server does not any more.
+func TestRelayedDataOfAnotherLengthThanRecordedBreaksTheAnswer(t *testing.T) {
+	data := pattern(300_000, 1)
+	for _, now := range [][]byte{data[:200_000], append(pattern(300_000, 1), 1)} {
+		f := newFarSite(t, serveFile(data, `"c"`, time.Time{}))
+		img := f.register("/x")
+		f.set(serveChunks(now))
+		if a := f.file("GET", img); a.StatusCode == 200 && a.err == nil {
+			t.Errorf("%d bytes pass for %d", len(a.body), len(data))
+		}
+	}
+}
+
 func TestTheNextLocationIsRelayedBeforeTheFirstByte(t *testing.T) {
 	data := pattern(300_000, 1)
 	f := newFarSite(t, serveFile(data, `"v1"`, longAgo))

@@ -17,6 +17,7 @@ import (
 type source struct {
 	registry  registry.Reader
 	store     origin.Store
+	streams   *streams
 	doubts    *doubts
 	img       *registry.Image
 	locations []origin.Location // of img, the one to read first first
@@ -37,7 +38,7 @@ func (p *Proxy) source(img *registry.Image) *source { return p.sourceOf(img, nil
 // sourceOf returns where the data of img is read, from the stores called prefer
 // first.
 func (p *Proxy) sourceOf(img *registry.Image, prefer []string) *source {
-	return &source{registry: p.records, store: p.store, doubts: &p.doubts, img: img, locations: p.order(img.Locations, prefer)}
+	return &source{registry: p.records, store: p.store, streams: &p.streams, doubts: &p.doubts, img: img, locations: p.order(img.Locations, prefer)}
 }
 
 // Manifest implements cache.Source. A record whose manifest is missing is data
@@ -84,15 +85,22 @@ func (s *source) Open(ctx context.Context, off, n int64) (*origin.Object, error)
 // bitOf returns the bit of a location in source.wrong.
 func bitOf(index int) uint64 { return 1 << min(index, 63) }
 
-// open asks one location and compares the answer with the question.
+// open asks one location and compares the answer with the question. A length that
+// a server does not tell is that of the record: the bytes are verified in any case.
 func (s *source) open(ctx context.Context, loc origin.Location, off, n int64) (*origin.Object, error) {
-	obj, err := s.store.Open(ctx, loc, off, n)
-	if err != nil {
-		return nil, err
-	}
 	want := max(0, *s.img.Size-off)
 	if n >= 0 {
 		want = min(want, n)
+	}
+	obj, err := s.streams.open(ctx, s.store, loc, off, want)
+	if err != nil {
+		return nil, err
+	}
+	if obj.Size < 0 {
+		obj.Size = *s.img.Size
+	}
+	if obj.Length < 0 {
+		obj.Length = want
 	}
 	if obj.Offset != off || obj.Length != want || obj.Size != *s.img.Size {
 		obj.Body.Close()
@@ -133,6 +141,9 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	b.left -= int64(n)
 	if err != nil && b.left > 0 {
 		b.tell()
+		if err == io.EOF { // its length was not known
+			err = io.ErrUnexpectedEOF
+		}
 	}
 	return n, err
 }
@@ -147,6 +158,9 @@ func (b *watchedBody) Close() error {
 // Wrong implements cache.Doubted.
 func (b *watchedBody) Wrong() bool {
 	b.tell()
+	if part, ok := b.ReadCloser.(*streamPart); ok {
+		part.broken = true // what follows is as wrong
+	}
 	s := b.src
 	index := int(b.at % uint32(len(s.locations)))
 	s.doubts.lied(s.img, s.locations[index])

@@ -110,6 +110,15 @@ func (img *Image) take(by *Image) {
 	img.DiskFormat, img.ContainerFormat = by.DiskFormat, by.ContainerFormat
 	img.MinRAM, img.MinDisk = by.MinRAM, by.MinDisk
 	img.Tags, img.Properties = by.Tags, by.Properties
+	img.LocationMetadata = nil
+	for _, loc := range img.Locations { // what is written beside others has no place
+		if metadata := by.LocationMetadata[loc.URL]; len(metadata) > 0 {
+			if img.LocationMetadata == nil {
+				img.LocationMetadata = make(map[string]map[string]string)
+			}
+			img.LocationMetadata[loc.URL] = metadata
+		}
+	}
 }
 
 // Amended returns img with the fields of by that are for change (see
@@ -138,7 +147,14 @@ func (img *Image) sameSettable(o *Image) bool {
 		img.Visibility == o.Visibility && img.Protected == o.Protected && img.Hidden == o.Hidden &&
 		img.DiskFormat == o.DiskFormat && img.ContainerFormat == o.ContainerFormat &&
 		img.MinRAM == o.MinRAM && img.MinDisk == o.MinDisk &&
-		slices.Equal(img.Tags, o.Tags) && maps.Equal(img.Properties, o.Properties)
+		slices.Equal(img.Tags, o.Tags) && maps.Equal(img.Properties, o.Properties) &&
+		img.SameLocationMetadata(o)
+}
+
+// SameLocationMetadata reports whether the same is written beside the locations of
+// both.
+func (img *Image) SameLocationMetadata(o *Image) bool {
+	return maps.EqualFunc(img.LocationMetadata, o.LocationMetadata, maps.Equal[map[string]string])
 }
 
 func samePointer[T comparable](a, b *T) bool {

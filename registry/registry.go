@@ -89,7 +89,7 @@ type Image struct {
 	// Locations say where the data is, in the order in which they were added.
 	Locations []origin.Location
 	// LocationMetadata is what clients wrote beside locations, by URL; nil for
-	// none.
+	// none. Only those beside which something was written have an entry.
 	LocationMetadata map[string]map[string]string
 
 	Tags       []string          // a set, sorted
@@ -128,8 +128,8 @@ type Images interface {
 	// overlap. change may be called more than once, must not keep the copy,
 	// and its error is returned as it is. Status, digest, sizes, hashes,
 	// locations, ids, revision and times are not for change: what it does to
-	// them is ignored. A change that alters nothing is not stored, and makes
-	// no event.
+	// them is ignored, as is LocationMetadata of what is no location. A change
+	// that alters nothing is not stored, and makes no event.
 	Update(ctx context.Context, id string, change func(*Image) error) (*Image, error)
 	// Delete makes the image unknown for good and leaves its locations to
 	// Uploads.Orphans. ErrForbidden if it is protected. check, if not nil,

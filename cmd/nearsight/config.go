@@ -119,10 +119,11 @@ type Config struct {
 	Images struct {
 		// MaxSize bounds the size of an upload.
 		MaxSize Size `key:"max_size" min:"1"`
-		// MaxProperties and MaxTags bound the number of an image's properties
-		// and tags.
+		// MaxProperties, MaxTags and MaxLocations bound the number of an image's
+		// properties, its tags, and the places where its data is.
 		MaxProperties int `key:"max_properties" min:"1"`
 		MaxTags       int `key:"max_tags" min:"1"`
+		MaxLocations  int `key:"max_locations" min:"1"`
 		// DiskFormats and ContainerFormats are the formats that images may have.
 		DiskFormats      []string `key:"disk_formats"`
 		ContainerFormats []string `key:"container_formats"`
@@ -168,6 +169,7 @@ func defaultConfig() Config {
 	limits := registry.Limits{}.WithDefaults()
 	c.Images.MaxProperties = limits.Properties
 	c.Images.MaxTags = limits.Tags
+	c.Images.MaxLocations = limits.Locations
 	c.Images.DiskFormats = limits.DiskFormats
 	c.Images.ContainerFormats = limits.ContainerFormats
 	c.Images.PageSize = 25

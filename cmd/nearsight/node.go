@@ -50,7 +50,7 @@ func newNode(ctx context.Context, c Config, log *slog.Logger) (_ *node, err erro
 	}()
 
 	limits := registry.Limits{
-		Properties: c.Images.MaxProperties, Tags: c.Images.MaxTags,
+		Properties: c.Images.MaxProperties, Tags: c.Images.MaxTags, Locations: c.Images.MaxLocations,
 		DiskFormats: c.Images.DiskFormats, ContainerFormats: c.Images.ContainerFormats,
 	}
 	var events *bus.Local // set before the first change
@@ -102,7 +102,8 @@ func (n *node) assemble(c Config, p parts) {
 		Size: c.Cache.Records, Absent: c.Cache.UnknownRecords, Logger: n.log,
 	})
 	places := images.Locations(p.records)
-	hasher := &task.Hasher{Locations: places, Images: images, Store: p.stores, Log: n.log}
+	// Several, so that a server of a stranger that sends little keeps nobody else.
+	hasher := &task.Hasher{Locations: places, Images: images, Store: p.stores, Workers: 4, Log: n.log}
 	copier := &task.Copier{Images: images, Locations: places, Stores: p.stores, Abort: p.reaper.Abort, Log: n.log}
 	calls := api.New(api.Options{
 		Images: images, Uploads: images.Uploads(p.records), Store: p.stores, Wake: p.reaper.Wake, Abort: p.reaper.Abort,

@@ -69,7 +69,7 @@ func (all settings) addStore(c *Config, name string) error {
 		return nil
 	}
 	if !validStoreName(name) {
-		return fmt.Errorf("%.80q cannot be the name of a store: it takes a-z, 0-9, - and . and begins with a letter or digit", name)
+		return fmt.Errorf("%.80q cannot be the name of a store: it takes a-z, 0-9 and -, and begins with a letter or digit", name)
 	}
 	if c.Stores == nil {
 		c.Stores = map[string]*Store{}
@@ -86,9 +86,9 @@ func (all settings) addStore(c *Config, name string) error {
 }
 
 // validStoreName is narrower than what a store takes: an underscore would make
-// the environment ambiguous.
+// the environment ambiguous, and a dot the names of settings.
 func validStoreName(name string) bool {
-	return name != "" && len(name) <= 64 && name[0] != '.' && name[0] != '-' && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-.") == ""
+	return name != "" && len(name) <= 64 && name[0] != '-' && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }
 
 // loadConfig returns the settings of the file (none if its name is empty),
@@ -113,6 +113,7 @@ func loadConfig(file string, environ []string, flags map[string]string) (c Confi
 	for name, s := range c.Stores {
 		problems = append(problems, s.check(name, all))
 	}
+	problems = append(problems, c.checkOrigin(all))
 	problems = append(problems, c.check(func(name string) string { return all[name].source }))
 	return c, unknown, errors.Join(problems...)
 }

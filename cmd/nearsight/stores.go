@@ -126,19 +126,47 @@ func (s *Store) check(name string, all settings) error {
 	return errors.Join(problems...)
 }
 
+// checkOrigin finds settings of origin that the stores would not heed.
+func (c *Config) checkOrigin(all settings) error {
+	var problems []error
+	refuse := func(name, format string, args ...any) {
+		problems = append(problems, fmt.Errorf("%s: %s: %w", all[name].source, name, fmt.Errorf(format, args...)))
+	}
+	if s := c.Stores["default"]; s != nil {
+		if all["origin.dir"].source != "default" {
+			refuse("origin.dir", "the store called default is one of stores, and its directories stand there")
+		}
+		if c.Origin.RateLimit > 0 && s.Kind != "file" {
+			refuse("origin.rate_limit", "it is for a store of files, and the one called default is of kind %s", s.Kind)
+		}
+	}
+	if s := c.Stores["web"]; s != nil && s.Kind != "http" && c.Origin.URLs && all["origin.urls"].source != "default" && !c.hasURLs() {
+		refuse("origin.urls", "the store called web is not of kind http: give it another name, or name one of kind http")
+	}
+	return errors.Join(problems...)
+}
+
+// hasURLs says whether there is a store for the URLs of others among those named.
+func (c *Config) hasURLs() bool {
+	for _, s := range c.Stores {
+		if s.Kind == "http" {
+			return true
+		}
+	}
+	return false
+}
+
 // withImplied returns the stores, with those that are there without being named:
 // the directory of origin, called default, and the URLs of others, called web.
 func (c *Config) withImplied() map[string]*Store {
 	stores := map[string]*Store{}
-	urls := c.Origin.URLs
 	for name, s := range c.Stores {
 		stores[name] = s
-		urls = urls && s.Kind != "http"
 	}
 	if stores["default"] == nil {
 		stores["default"] = &Store{Kind: "file", Dirs: []string{orBelow(c.Origin.Dir, c.Data, "images")}}
 	}
-	if urls && stores["web"] == nil {
+	if c.Origin.URLs && !c.hasURLs() && stores["web"] == nil {
 		stores["web"] = &Store{Kind: "http"}
 	}
 	return stores
@@ -180,6 +208,9 @@ func openStores(ctx context.Context, c Config, metrics *guard.Metrics, log *slog
 			return nil, nil, fmt.Errorf("store %s: %w", name, err)
 		}
 		members = append(members, m)
+	}
+	if err := apart(stores); err != nil {
+		return nil, nil, err
 	}
 	set, err = origin.NewSet(c.Origin.Store, members...)
 	return set, check, err

@@ -47,6 +47,7 @@ stores:
 func TestWrongStoresAreRefused(t *testing.T) {
 	for text, want := range map[string]string{
 		"stores:\n  a_b:\n    kind: file\n":                            `"a_b" cannot be the name of a store`,
+		"stores:\n  a.b:\n    kind: file\n    dirs: /x\n":              `"a.b" cannot be the name of a store`,
 		"stores:\n  a:\n    kind: tape\n":                              `"tape" is not one of file, s3, swift, http`,
 		"stores:\n  a:\n    weight: 3\n":                               "stores.a: a store needs a kind",
 		"stores:\n  a:\n    kind: file\n":                              "a store of kind file needs dirs",
@@ -58,6 +59,61 @@ func TestWrongStoresAreRefused(t *testing.T) {
 	} {
 		if _, _, err := loadConfig(writeConfig(t, text), nil, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %s", text, err, want)
+		}
+	}
+}
+
+func TestSettingsThatStoresWouldIgnoreAreRefused(t *testing.T) {
+	const ours = "stores:\n  default:\n    kind: s3\n    bucket: b\n"
+	for text, want := range map[string]string{
+		"origin:\n  dir: /x\n" + ours:                                            ":2: origin.dir: the store called default is one of stores",
+		"origin:\n  rate_limit: 1MiB\n" + ours:                                   ":2: origin.rate_limit: it is for a store of files",
+		"origin:\n  urls: true\nstores:\n  web:\n    kind: file\n    dirs: /x\n": ":2: origin.urls: the store called web is not of kind http",
+	} {
+		if _, _, err := loadConfig(writeConfig(t, text), nil, nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %s", text, err, want)
+		}
+	}
+	if _, _, err := loadConfig(writeConfig(t, "origin:\n  store: default\n"+ours), nil, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStoresKeepApart(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "a", "b"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join(dir, "a"), filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "ab"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	files := func(name string) *Store { return &Store{Kind: "file", Dirs: []string{filepath.Join(dir, name) + "=1"}} }
+	s3 := func(bucket, prefix string) *Store { return &Store{Kind: "s3", Bucket: bucket, Prefix: prefix} }
+	swift := func(user, container string) *Store {
+		return &Store{Kind: "swift", AuthURL: "http://x", User: user, Container: container}
+	}
+	for _, tt := range []struct {
+		name  string
+		a, b  *Store
+		apart bool
+	}{
+		{"one directory", files("a"), files("a"), false},
+		{"a directory in another", files("a/b"), files("a"), false},
+		{"one directory by another name", files("a"), files("link"), false},
+		{"names that begin alike", files("a"), files("ab"), true},
+		{"one bucket", s3("x", ""), s3("x", ""), false},
+		{"a folder of a bucket", s3("x", ""), s3("x", "f/"), false},
+		{"two folders of a bucket", s3("x", "f"), s3("x", "fg"), true},
+		{"two buckets", s3("x", ""), s3("y", ""), true},
+		{"one container", swift("u", "c"), swift("u", "c"), false},
+		{"two accounts", swift("u", "c"), swift("v", "c"), true},
+		{"two kinds", files("a"), s3("a", ""), true},
+	} {
+		if err := apart(map[string]*Store{"one": tt.a, "two": tt.b}); (err == nil) != tt.apart {
+			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
 }

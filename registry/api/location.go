@@ -54,29 +54,34 @@ func parseLocation(raw json.RawMessage) (location, error) {
 	return l, err
 }
 
-// parseURL reads the URL of data that belongs to somebody else. What lies in a
-// store of ours comes there by uploads and copies: a second record for the same
-// object would delete it under the first.
+// parseURL reads the URL of a location, which the image may have already.
 func parseURL(raw json.RawMessage) (string, error) {
 	text, ok := decodeString(raw)
-	if !ok || text == "" {
+	switch {
+	case !ok || text == "":
 		return "", refuse(http.StatusBadRequest, "a location needs a url, which is a string")
-	}
-	if len(text) > maxURL {
+	case len(text) > maxURL:
 		return "", refuse(http.StatusBadRequest, "the URL of a location has more than %d bytes", maxURL)
 	}
-	u, err := url.Parse(text)
+	return text, nil
+}
+
+// checkForeign checks that a location to be added is data of somebody else. What
+// lies in a store of ours comes there by uploads and copies: a second record for
+// the same object would delete it under the first.
+func (l *location) checkForeign() error {
+	u, err := url.Parse(l.url)
 	switch {
 	case err != nil:
-		return "", refuse(http.StatusBadRequest, "the URL of the location is malformed")
+		return refuse(http.StatusBadRequest, "the URL of the location is malformed")
 	case u.Scheme != "http" && u.Scheme != "https":
-		return "", refuse(http.StatusBadRequest, "a location must be an http or https URL, not one of scheme %.20q", u.Scheme)
+		return refuse(http.StatusBadRequest, "a location must be an http or https URL, not one of scheme %.20q", u.Scheme)
 	case u.User != nil:
-		return "", refuse(http.StatusBadRequest, "the URL of a location must not hold credentials: it is shown")
+		return refuse(http.StatusBadRequest, "the URL of a location must not hold credentials: it is shown")
 	case u.Host == "":
-		return "", refuse(http.StatusBadRequest, "the URL of the location names no host")
+		return refuse(http.StatusBadRequest, "the URL of the location names no host")
 	}
-	return text, nil
+	return nil
 }
 
 // parseLocationMetadata reads what a client wants to be kept beside a location.

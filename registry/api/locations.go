@@ -59,6 +59,9 @@ func (a *API) register(w http.ResponseWriter, r *http.Request, id string) error 
 	if l.url, err = parseURL(fields["url"]); err != nil {
 		return err
 	}
+	if err := l.checkForeign(); err != nil {
+		return err
+	}
 	if raw, ok := fields["validation_data"]; ok && !isNull(raw) {
 		if l.hashes, err = parseHashes(raw); err != nil {
 			return err

@@ -258,27 +258,62 @@ func (r refusing) AddLocation(context.Context, string, origin.Location, int64, m
 func TestMetadataOfLocationsIsReplaced(t *testing.T) {
 	g := newLocationRig(t)
 	g.create(`"id":"` + id1 + `",` + formats)
-	g.want(200, "PATCH /v2/images/"+id1, `[{"add":"/locations/-","value":`+locationText(hello, `{"a":"b"}`)+`}]`, v20)
-	seen := &witness{Images: g.db}
-	g.api.images = seen
-	g.want(200, "PATCH /v2/images/"+id1, `[{"replace":"/locations","value":[`+locationText(hello, `{"store":"web","c":"d"}`)+`]}]`, v20)
-	if !maps.Equal(seen.metadata[hello], map[string]string{"c": "d"}) {
-		t.Errorf("metadata %v", seen.metadata)
+	replace := func(metadata string) string {
+		return `{"replace":"/locations","value":[` + locationText(hello, metadata) + `]}`
+	}
+	for _, tt := range []struct{ name, patch, want string }{
+		{"with a new location", `{"add":"/locations/-","value":` + locationText(hello, `{"a":"b"}`) + `}`, `{"a":"b","store":"web"}`},
+		{"by others", replace(`{"store":"web","c":"d"}`), `{"c":"d","store":"web"}`},
+		{"by none", replace(`{}`), `{"store":"web"}`},
+		{"twice in one patch", replace(`{"a":"b"}`) + `,` + replace(`{"e":"f"}`), `{"e":"f","store":"web"}`},
+		{"of a location that the same patch adds", `{"add":"/locations/-","value":` + locationText(again, `{"a":"b"}`) + `},` +
+			`{"replace":"/locations","value":[` + locationText(hello, `{}`) + `,` + locationText(again, `{"g":"h"}`) + `]}`,
+			`{"store":"web"}},{"url":"` + again + `","metadata":{"g":"h","store":"web"}`},
+	} {
+		g.want(200, "PATCH /v2/images/"+id1, `[`+tt.patch+`]`, v20)
+		if got := g.want(200, "GET /v2/images/"+id1+"/locations", "").Body.String(); got != `[{"url":"`+hello+`","metadata":`+tt.want+`}]` {
+			t.Errorf("%s: %s", tt.name, got)
+		}
 	}
 }
 
-// A witness sees what metadata a change asks for.
-type witness struct {
-	registry.Images
-	metadata map[string]map[string]string
+func TestMetadataOfDataInAStoreOfOursIsReplaced(t *testing.T) {
+	g := newLocationRig(t)
+	g.create(`"id":"` + id1 + `",` + formats)
+	g.put(id1, "hello")
+	url := g.locationsOf(id1)[0]
+	g.want(200, "PATCH /v2/images/"+id1, `[{"replace":"/locations","value":[`+locationText(url, `{"a":"b"}`)+`]}]`, v20)
+	if got := g.want(200, "GET /v2/images/"+id1+"/locations", "").Body.String(); got != `[{"url":"`+url+`","metadata":{"a":"b","store":"main"}}]` {
+		t.Errorf("%s", got)
+	}
+	g.want(400, "PATCH /v2/images/"+id1, `[{"replace":"/locations","value":[`+locationText(url+"x", `{}`)+`]}]`, v20)
+	g.want(400, "PATCH /v2/images/"+id1, `[{"add":"/locations/-","value":`+locationText(url+"x", `{}`)+`}]`, v20)
 }
 
-func (w *witness) Update(ctx context.Context, id string, change func(*registry.Image) error) (*registry.Image, error) {
-	return w.Images.Update(ctx, id, func(img *registry.Image) error {
-		err := change(img)
-		w.metadata = img.LocationMetadata
-		return err
-	})
+// What the registry would refuse halfway is refused before anything was changed.
+func TestARefusedPatchOfLocationsChangesNothing(t *testing.T) {
+	add := func(url, metadata string) string {
+		return `{"add":"/locations/-","value":` + locationText(url, metadata) + `}`
+	}
+	for _, tt := range []struct {
+		name, patch string
+		status      int
+	}{
+		{"one location too many", `{"add":"/p","value":"q"},` + add(hello, `{}`) + `,` + add(again, `{}`), 413},
+		{"metadata with a name that is none", `{"add":"/p","value":"q"},` + add(hello, `{"a\u0007":"b"}`), 400},
+		{"more metadata than there is room", add(hello, `{"a":"`+strings.Repeat("x", 70_000)+`"}`), 413},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			limits := registry.Limits{Locations: 1}
+			g := newLocationRig(t, func(o *Options) { o.Limits = limits })
+			g.create(`"id":"` + id1 + `",` + formats)
+			before := g.want(200, "GET /v2/images/"+id1, "").Body.String()
+			g.want(tt.status, "PATCH /v2/images/"+id1, `[`+tt.patch+`]`, v20)
+			if after := g.want(200, "GET /v2/images/"+id1, "").Body.String(); after != before {
+				t.Errorf("the image became %s", after)
+			}
+		})
+	}
 }
 
 func TestRegisteringByURL(t *testing.T) {

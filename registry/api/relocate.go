@@ -53,6 +53,9 @@ func (a *API) relocate(r *http.Request, id string, changes []change) (*registry.
 			return nil, err
 		}
 	}
+	if err := a.checkPlan(&p); err != nil {
+		return nil, err
+	}
 	probed, err := a.probeSteps(ctx, img, p.steps)
 	if err != nil {
 		return nil, err
@@ -120,6 +123,23 @@ func (a *API) probeSteps(ctx context.Context, img *registry.Image, steps []step)
 	return probed, nil
 }
 
+// checkPlan refuses what the registry would refuse after the first of several
+// changes.
+func (a *API) checkPlan(p *relocation) error {
+	setLocationMetadata(p.draft, p.metadata)
+	for _, s := range p.steps {
+		if s.add == nil {
+			continue
+		}
+		own, err := a.ownMetadata(*s.add)
+		if err != nil {
+			return err
+		}
+		setLocationMetadata(p.draft, map[string]map[string]string{s.add.url: own})
+	}
+	return p.draft.Validate(a.limits)
+}
+
 func setLocationMetadata(img *registry.Image, by map[string]map[string]string) {
 	if len(by) == 0 {
 		return
@@ -165,8 +185,14 @@ func (a *API) plan(p *relocation, ch change) error {
 }
 
 func (a *API) planAdd(p *relocation, l location) error {
+	if err := l.checkForeign(); err != nil {
+		return err
+	}
 	if slices.ContainsFunc(p.draft.Locations, func(have origin.Location) bool { return have.URL == l.url }) {
 		return refuse(http.StatusBadRequest, "the image has this location already")
+	}
+	if most := a.limits.Locations; most >= 0 && len(p.draft.Locations) >= most {
+		return refuse(http.StatusRequestEntityTooLarge, "%d locations, more than %d", len(p.draft.Locations)+1, most)
 	}
 	if l.hashes != nil {
 		if err := l.hashes.check(p.draft); err != nil {
@@ -219,10 +245,24 @@ func (a *API) planMetadata(p *relocation, locations []location) error {
 		if err != nil {
 			return err
 		}
-		p.metadata[l.url] = own
+		if added := p.adding(l.url); added != nil {
+			added.metadata = own
+		} else {
+			p.metadata[l.url] = own
+		}
 	}
 	if len(have) > 0 {
 		return refuse(http.StatusBadRequest, "%d locations are missing: they are removed one by one", len(have))
+	}
+	return nil
+}
+
+// adding returns the location of that URL if a step adds it, or nil.
+func (p *relocation) adding(url string) *location {
+	for _, s := range p.steps {
+		if s.add != nil && s.add.url == url {
+			return s.add
+		}
 	}
 	return nil
 }

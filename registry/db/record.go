@@ -207,7 +207,7 @@ func (c *change) storeSets(ctx context.Context, old, next *registry.Image) error
 			return err
 		}
 	}
-	if !slices.Equal(old.Locations, next.Locations) { // metadata comes and goes with its location
+	if !slices.Equal(old.Locations, next.Locations) || !old.SameLocationMetadata(next) {
 		var rows [][]any
 		for i, loc := range next.Locations {
 			metadata, err := metadataText(next.LocationMetadata[loc.URL])

@@ -138,19 +138,54 @@ func locationTests() []test {
 				s.Errorf("%d added, revision %d", added, s.revision())
 			}
 		}},
-		{"metadata and locations are not for Update", func(s *suite) {
+		{"locations are not for Update, nor is metadata of what is none", func(s *suite) {
 			img := s.add(s.create(draft("x")).ID, web(1), 4, map[string]string{"k": "v"})
 			s.unchanged(img.ID, func() {
 				s.update(img.ID, func(i *registry.Image) {
-					i.LocationMetadata[web(1).URL]["k"] = "other"
 					i.Locations = append(i.Locations, web(2))
+					i.LocationMetadata[web(2).URL] = map[string]string{"k": "v"}
 				})
+				s.update(img.ID, func(i *registry.Image) { i.Locations = nil })
 			})
 			img = s.update(img.ID, func(i *registry.Image) { i.MinRAM = 1 })
 			s.wantSame(s.get(img.ID), img)
 			if img.LocationMetadata[web(1).URL]["k"] != "v" || len(img.Locations) != 1 {
 				s.Errorf("image %+v", img)
 			}
+		}},
+		{"metadata of locations is for Update", func(s *suite) {
+			img := s.add(s.create(draft("x")).ID, web(1), 4, map[string]string{"k": "v"})
+			want := s.add(img.ID, web(2), 4, nil).Clone()
+			for _, metadata := range []map[string]map[string]string{
+				{web(1).URL: {"k": "other"}},
+				{web(1).URL: {"k": "other"}, web(2).URL: {"l": "w"}},
+				{web(2).URL: {"l": "w"}},
+				nil,
+			} {
+				img = s.update(img.ID, func(i *registry.Image) { i.LocationMetadata = metadata })
+				want.LocationMetadata, want.Revision, want.UpdatedAt = metadata, want.Revision+1, img.UpdatedAt
+				s.wantSame(img, want)
+				s.wantSame(s.get(img.ID), want)
+				s.wantEvent(img, registry.EventUpdate)
+			}
+			s.unchanged(img.ID, func() {
+				s.update(img.ID, func(i *registry.Image) {
+					i.LocationMetadata = map[string]map[string]string{web(1).URL: {}}
+				})
+				_, err := s.Images.Update(s.Context(), img.ID, func(i *registry.Image) error {
+					i.LocationMetadata = map[string]map[string]string{web(1).URL: {"k": "\xff"}}
+					return nil
+				})
+				s.wantErr(err, registry.ErrInvalid)
+			})
+		}},
+		{"a new image has no metadata of locations", func(s *suite) {
+			img := draft("x")
+			img.LocationMetadata = map[string]map[string]string{web(1).URL: {"k": "v"}}
+			if img = s.create(img); img.LocationMetadata != nil {
+				s.Errorf("metadata %v", img.LocationMetadata)
+			}
+			s.wantSame(s.get(img.ID), img)
 		}},
 		{"a removed location is an orphan if it is ours, and its metadata goes", func(s *suite) {
 			img := s.upload(draft("x"), place(1), "data")
