@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"nearsight/registry"
@@ -22,6 +23,10 @@ type Options struct {
 	// Path names the database file. It is made if there is none; its directory
 	// must exist. SQLite keeps two more files beside it.
 	Path string
+	// AsIs makes and changes nothing: the database must be there, with the tables
+	// that this program makes. It is for looking into that of a server which may
+	// be running.
+	AsIs bool
 	// Limits are what records are checked against; the zero value means the
 	// defaults.
 	Limits registry.Limits
@@ -38,7 +43,7 @@ type Options struct {
 }
 
 // A DB is registry.Images, Uploads, Locations, Books and Log over one database. It
-// is safe for concurrent use. Only one process may have a database open.
+// is safe for concurrent use. Only one process may have a database open, but for those that open it as it is and only read.
 type DB struct {
 	writer, reader *sql.DB
 	path           string
@@ -69,11 +74,20 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if d.now == nil {
 		d.now = time.Now
 	}
+	if o.AsIs {
+		if _, err := os.Stat(o.Path); err != nil {
+			return nil, fmt.Errorf("open registry database: %w", err)
+		}
+	}
 	var err error
 	if d.writer, d.reader, err = openSQLite(o.Path); err != nil {
 		return nil, fmt.Errorf("open registry database %s: %w", o.Path, err)
 	}
-	if err := migrate(ctx, d.writer); err != nil {
+	bring := migrate
+	if o.AsIs {
+		bring = sameVersion
+	}
+	if err := bring(ctx, d.writer); err != nil {
 		err = fmt.Errorf("open registry database %s: %w", o.Path, err)
 		return nil, errors.Join(err, d.Close())
 	}

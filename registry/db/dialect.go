@@ -65,13 +65,36 @@ func openSQLite(path string) (writer, reader *sql.DB, err error) {
 	return writer, reader, nil
 }
 
-// migrate brings the tables to the form that this program knows.
-func migrate(ctx context.Context, d *sql.DB) error {
+// provider returns what knows the migrations.
+func provider(d *sql.DB) (*goose.Provider, error) {
 	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	return goose.NewProvider(goose.DialectSQLite3, d, files, goose.WithDisableGlobalRegistry(true))
+}
+
+// sameVersion refuses tables of another form than this program's.
+func sameVersion(ctx context.Context, d *sql.DB) error {
+	p, err := provider(d)
 	if err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, d, files, goose.WithDisableGlobalRegistry(true))
+	sources := p.ListSources()
+	knows, has := sources[len(sources)-1].Version, int64(0)
+	if err := d.QueryRowContext(ctx, "SELECT max(version_id) FROM goose_db_version WHERE is_applied").Scan(&has); err != nil {
+		return fmt.Errorf("it is not the registry of a server, or it cannot be read: %w", err)
+	}
+	if has != knows {
+		return fmt.Errorf("its tables are of version %d, and this program is for version %d: "+
+			"use the program that serves it (serve brings older tables up to date)", has, knows)
+	}
+	return nil
+}
+
+// migrate brings the tables to the form that this program knows.
+func migrate(ctx context.Context, d *sql.DB) error {
+	p, err := provider(d)
 	if err != nil {
 		return err
 	}
