@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -33,6 +32,8 @@ that the image should have, 130 interrupted.`)
 		newImageSetCommand(),
 		newImageSaveCommand(),
 		newImageDeleteCommand(),
+		newImageLocationCommand(),
+		newImageCopyCommand(),
 	)
 	return cmd
 }
@@ -213,8 +214,10 @@ func newImageDeleteCommand() *cobra.Command {
 		Use:   "delete ID|NAME...",
 		Short: "Delete images for good",
 		Long: `
-Delete images for good. An id cannot be used again. After an error it goes on
-with the next image, and fails in the end.`,
+Delete images for good, with their data in all stores. An id cannot be used again.
+After an error it goes on with the next image, and fails in the end.
+
+image location rm deletes the data in one store and leaves it in others.`,
 		Args: takes(1, -1),
 		RunE: func(cmd *cobra.Command, refs []string) error {
 			return eachImage(cmd, refs, func(c *client.Client, id, _ string) error {
@@ -269,11 +272,11 @@ func findImage(ctx context.Context, c *client.Client, ref string) (*registry.Ima
 // printImage writes one image.
 func printImage(cmd *cobra.Command, img *registry.Image) error {
 	if asked(cmd, "json") {
-		raw, err := client.MarshalImage(img)
+		raw, err := imageJSON(img)
 		if err != nil {
 			return err
 		}
-		return printJSON(cmd, json.RawMessage(raw))
+		return printJSON(cmd, raw)
 	}
 	rows := [][]string{
 		{"id", img.ID},
@@ -296,6 +299,7 @@ func printImage(cmd *cobra.Command, img *registry.Image) error {
 		{"created_at", img.CreatedAt.UTC().Format(time.RFC3339)},
 		{"updated_at", img.UpdatedAt.UTC().Format(time.RFC3339)},
 	}
+	rows = append(rows, locationRows(img)...)
 	for _, key := range slices.Sorted(maps.Keys(img.Properties)) {
 		rows = append(rows, []string{"property " + key, img.Properties[key]})
 	}

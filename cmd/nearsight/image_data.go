@@ -112,12 +112,12 @@ func (s *source) format() (string, error) {
 	return guessFormat(b), nil
 }
 
-// upload sends s as the data of an image and returns the new record. Its hash
-// must be that of what was sent.
-func upload(cmd *cobra.Command, c *client.Client, id string, s *source) (*registry.Image, error) {
+// upload sends s as the data of an image, to the store of that name or, for "", to
+// the default, and returns the new record. Its hash must be that of what was sent.
+func upload(cmd *cobra.Command, c *client.Client, id, store string, s *source) (*registry.Image, error) {
 	b := newBar(cmd, "upload")
 	r := io.TeeReader(&countingReader{r: s.r, bar: b, total: s.size}, s.sum)
-	err := c.Upload(cmd.Context(), id, r, s.size)
+	err := c.UploadTo(cmd.Context(), store, id, r, s.size)
 	b.end()
 	if err != nil {
 		return nil, err
@@ -136,18 +136,27 @@ func upload(cmd *cobra.Command, c *client.Client, id string, s *source) (*regist
 
 func newImageCreateCommand() *cobra.Command {
 	var f imageFlags
-	var id, file string
+	var id string
+	var from dataFlags
 	cmd := &cobra.Command{
 		Use:   "create",
-		Short: "Create an image, with its data if there is a file",
+		Short: "Create an image, with its data if there is a file or a URL",
 		Long: `
 Create an image. With --file it gets its data at once: the container format is
 bare then unless said otherwise, and the disk format is guessed from the first
 bytes of the file. (Fixed VHD files look like raw ones: say --disk-format vhd.)
 
-If the upload fails or is interrupted, the image is deleted again. Not so with
---id: a deleted id could never be used again, so the image stays without data,
-for image upload to try again.`,
+With --from-url the data stays where it is, at an http or https URL that the
+server can read, and the disk format is guessed from the name there. The image can
+be used at once; the server reads the data once to hash it, and caches it from
+then on.
+
+If that fails or is interrupted, the image is deleted again, but for a --wait that
+is interrupted. Not so with --id: a deleted id could never be used again, so the
+image stays without data, for image upload or image location add to try again.`,
+		Example: `  nearsight image create --name debian --file debian.qcow2
+  nearsight image create --name debian --file debian.qcow2 --store ceph
+  nearsight image create --name debian --from-url https://mirror.example.org/debian.qcow2 --wait`,
 		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			img, err := f.image(cmd)
@@ -157,16 +166,22 @@ for image upload to try again.`,
 			if id != "" && !client.IsID(id) {
 				return usagef("--id %q is not a UUID", id)
 			}
+			if err := from.check(cmd); err != nil {
+				return err
+			}
 			img.ID = id
 			c, err := newClient(cmd)
 			if err != nil {
 				return err
 			}
 			defer c.Close()
-			if file == "" {
+			switch {
+			case from.file != "":
+				img, err = createWithData(cmd, c, img, from.file, from.store)
+			case from.url != "":
+				img, err = createFromURL(cmd, c, img, &from)
+			default:
 				img, err = c.Create(cmd.Context(), img)
-			} else {
-				img, err = createWithData(cmd, c, img, file)
 			}
 			if err != nil {
 				return err
@@ -176,13 +191,38 @@ for image upload to try again.`,
 	}
 	f.register(cmd)
 	cmd.Flags().StringVar(&id, "id", "", "id, a `UUID`; made by the server if it is not given")
-	cmd.Flags().StringVar(&file, "file", "", "file with the data, - for standard input")
+	cmd.Flags().StringVar(&from.file, "file", "", "file with the data, - for standard input")
+	cmd.Flags().StringVar(&from.store, "store", "", "`NAME` of the store that takes the file; see store ls")
+	cmd.Flags().StringVar(&from.url, "from-url", "", "http or https `URL` where the data is and stays")
+	from.register(cmd, "the data at the URL is hashed")
 	return cmd
 }
 
-// createWithData creates an image and uploads a file. It leaves nothing behind
-// when that fails, unless the user chose the id.
-func createWithData(cmd *cobra.Command, c *client.Client, img *registry.Image, file string) (*registry.Image, error) {
+// dataFlags say where the data of a new image comes from.
+type dataFlags struct {
+	file, store, url string
+	waitFlags
+}
+
+func (f *dataFlags) check(cmd *cobra.Command) error {
+	switch {
+	case f.file != "" && f.url != "":
+		return usagef("the data comes either from --file or --from-url, not from both")
+	case f.store != "" && f.file == "":
+		return usagef("--store is for --file: it says which store takes it")
+	case f.wait && f.url == "":
+		return usagef("--wait is for --from-url")
+	case cmd.Flags().Changed("from-url"):
+		if err := checkWebURL("--from-url", f.url); err != nil {
+			return err
+		}
+	}
+	return f.waitFlags.check()
+}
+
+// createWithData creates an image and uploads a file to a store. It leaves nothing
+// behind when that fails, unless the user chose the id.
+func createWithData(cmd *cobra.Command, c *client.Client, img *registry.Image, file, store string) (*registry.Image, error) {
 	s, err := openSource(cmd, file)
 	if err != nil {
 		return nil, err
@@ -202,57 +242,59 @@ func createWithData(cmd *cobra.Command, c *client.Client, img *registry.Image, f
 	if err != nil {
 		return nil, err
 	}
-	if img, err = upload(cmd, c, created.ID, s); err == nil {
-		return img, nil
+	if img, err = upload(cmd, c, created.ID, store, s); err != nil {
+		return nil, takeBack(cmd, c, created.ID, keep, err)
 	}
+	return img, nil
+}
+
+// takeBack deletes an image that was created and then did not get its data, unless
+// it is to be kept. It returns the reason with what became of the image.
+func takeBack(cmd *cobra.Command, c *client.Client, id string, keep bool, reason error) error {
 	if keep {
-		return nil, fmt.Errorf("%w (image %s stays without data)", err, created.ID)
+		return fmt.Errorf("%w (image %s stays without data)", reason, id)
 	}
 	// Also after an interruption, but not forever.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), 10*time.Second)
 	defer cancel()
-	if err2 := c.Delete(ctx, created.ID); err2 != nil && !errors.Is(err2, registry.ErrNotFound) {
-		return nil, fmt.Errorf("%w (image %s stays without data: it cannot be deleted: %v)", err, created.ID, err2)
+	if err := c.Delete(ctx, id); err != nil && !errors.Is(err, registry.ErrNotFound) {
+		return fmt.Errorf("%w (image %s stays without data: it cannot be deleted: %v)", reason, id, err)
 	}
-	return nil, err
+	return reason
 }
 
 func newImageUploadCommand() *cobra.Command {
-	var file string
+	var file, store string
 	cmd := &cobra.Command{
 		Use:   "upload ID|NAME --file FILE",
 		Short: "Give data to an image that has none",
-		Args:  takes(1, 1),
+		Example: `  nearsight image upload debian --file debian.qcow2
+  zcat debian.raw.gz | nearsight image upload debian --file - --store ceph`,
+		Args: takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if file == "" {
 				return usagef("--file is missing: - is standard input")
 			}
-			c, err := newClient(cmd)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			img, err := findImage(cmd.Context(), c, args[0])
-			if err != nil {
-				return err
-			}
-			s, err := openSource(cmd, file)
-			if err != nil {
-				return err
-			}
-			defer s.close()
-			if img, err = upload(cmd, c, img.ID, s); err != nil {
-				return err
-			}
-			return printImage(cmd, img)
+			return withImage(cmd, args[0], func(c *client.Client, img *registry.Image) error {
+				s, err := openSource(cmd, file)
+				if err != nil {
+					return err
+				}
+				defer s.close()
+				if img, err = upload(cmd, c, img.ID, store, s); err != nil {
+					return err
+				}
+				return printImage(cmd, img)
+			})
 		},
 	}
 	cmd.Flags().StringVar(&file, "file", "", "file with the data, - for standard input")
+	cmd.Flags().StringVar(&store, "store", "", "`NAME` of the store that takes it; see store ls")
 	return cmd
 }
 
 func newImageSaveCommand() *cobra.Command {
-	var file string
+	var file, prefer string
 	var force bool
 	cmd := &cobra.Command{
 		Use:   "save ID|NAME --file FILE",
@@ -264,6 +306,8 @@ the command is interrupted or fails, the same command goes on from there.
 
 With --file - the data goes to standard output, and only the exit status tells
 whether it was right.`,
+		Example: `  nearsight image save debian --file debian.qcow2
+  nearsight image save debian --file - --prefer disks,ceph | md5sum`,
 		Args: takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if file == "" {
@@ -272,7 +316,7 @@ whether it was right.`,
 			if out, ok := cmd.OutOrStdout().(*os.File); file == "-" && ok && term.IsTerminal(int(out.Fd())) {
 				return usagef("an image is not written to a terminal: redirect standard output")
 			}
-			c, err := newClient(cmd)
+			c, err := newPreferringClient(cmd, prefer)
 			if err != nil {
 				return err
 			}
@@ -286,6 +330,7 @@ whether it was right.`,
 	}
 	cmd.Flags().StringVar(&file, "file", "", "file to write, - for standard output")
 	cmd.Flags().BoolVar(&force, "force", false, "replace a file that exists")
+	cmd.Flags().StringVar(&prefer, "prefer", "", "`STORE[,STORE...]` to read what is not cached from first; see store ls")
 	return cmd
 }
 

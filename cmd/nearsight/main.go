@@ -1,5 +1,6 @@
 // Command nearsight stores virtual machine images and serves them from a
-// verified cache. serve runs the server; the other commands are its clients.
+// verified cache. serve runs the server, check compares what it keeps with its
+// registry, and the other commands are its clients.
 package main
 
 import (
@@ -51,8 +52,9 @@ func newRoot() *cobra.Command {
 		Long: `
 Store virtual machine images and serve them from a verified cache.
 
-nearsight serve runs the server. The other commands are clients of a server, by
-default of one on this machine.`,
+nearsight serve runs the server, and nearsight check compares what it keeps with its
+registry. The other commands are clients of a server, by default of one on this
+machine.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usagef("there is no command %q; nearsight --help lists them", args[0])
@@ -65,6 +67,6 @@ default of one on this machine.`,
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	cmd.PersistentFlags().String("server", defaultServer, "`URL` of the server that client commands speak to; also NEARSIGHT_SERVER")
-	cmd.AddCommand(newServeCommand(), newImageCommand(), newCacheCommand(), newVersionCommand())
+	cmd.AddCommand(newServeCommand(), newImageCommand(), newCacheCommand(), newStoreCommand(), newCheckCommand(), newVersionCommand())
 	return cmd
 }

@@ -31,14 +31,21 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs testdata/*.txtar: one behaviour of the whole program a script.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata",
+	p := scripts(t)
+	p.Dir = "testdata"
+	testscript.Run(t, p)
+}
+
+// scripts returns what scripts can do.
+func scripts(t *testing.T) testscript.Params {
+	return testscript.Params{
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			s := &site{dir: env.WorkDir, transfers: map[string]*transfer{}}
 			env.Values[siteKey{}] = s
 			env.Defer(s.close)
+			newShelf(t, env)
 			env.Setenv("DATA", filepath.Join(env.WorkDir, "data"))
 			env.Setenv("IMAGES", machineImages())
 			return nil
@@ -93,8 +100,23 @@ func TestScripts(t *testing.T) {
 			"field":     cmdField,
 			"glob":      cmdGlob,
 			"powerless": cmdPowerless,
+
+			"store":     cmdStore,
+			"holds":     cmdHolds,
+			"lose":      cmdLose,
+			"front":     cmdFront,
+			"fault":     cmdFault,
+			"publish":   cmdPublish,
+			"create":    cmdCreate,
+			"keep":      cmdKeep,
+			"hashed":    cmdHashed,
+			"recorded":  cmdRecorded,
+			"pour":      cmdPour,
+			"drain":     cmdDrain,
+			"frugal":    cmdFrugal,
+			"highwater": cmdHighWater,
 		},
-	})
+	}
 }
 
 type siteKey struct{}
