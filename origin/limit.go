@@ -3,6 +3,7 @@ package origin
 import (
 	"context"
 	"io"
+	"iter"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -19,14 +20,29 @@ const limitPiece = 64 << 10
 // Its readers take turns in pieces of at most 64 KiB, and wait for what they
 // have already read: so the first piece of a body comes at once if the store
 // was idle. The result is no LocalStore even if s is, because what is read in
-// place cannot be paced.
+// place cannot be paced; it is a ListStore if s is one or wraps one.
+//
+// It belongs around a guard of the store and not into it: that would take a long
+// turn of the others for silence.
 func Limit(s WriteStore, bytesPerSecond int64) WriteStore {
-	if bytesPerSecond <= 0 {
-		return unlimited{s}
+	var paced WriteStore = unlimited{s}
+	if bytesPerSecond > 0 {
+		piece := int(min(bytesPerSecond, limitPiece))
+		paced = limited{s, rate.NewLimiter(rate.Limit(bytesPerSecond), piece)}
 	}
-	piece := int(min(bytesPerSecond, limitPiece))
-	return limited{s, rate.NewLimiter(rate.Limit(bytesPerSecond), piece)}
+	if list, ok := As[ListStore](s); ok {
+		return listed{paced, list}
+	}
+	return paced
 }
+
+// listed shows that ability of a store, and no other.
+type listed struct {
+	WriteStore
+	list ListStore
+}
+
+func (l listed) List(ctx context.Context) iter.Seq2[Held, error] { return l.list.List(ctx) }
 
 // Embedding the interface, and not what is in it, hides LocalPath.
 type unlimited struct{ WriteStore }

@@ -12,6 +12,7 @@ import (
 
 	"nearsight/origin"
 	"nearsight/origin/file"
+	"nearsight/origin/guard"
 	"nearsight/origin/origintest"
 )
 
@@ -97,6 +98,47 @@ func TestLimitHidesThePath(t *testing.T) {
 			t.Errorf("Put: %v", err)
 		}
 	}
+}
+
+func TestLimitShowsTheList(t *testing.T) {
+	for name, rate := range map[string]int64{"no bound": 0, "a bound": 1 << 30} {
+		t.Run(name, func(t *testing.T) {
+			origintest.TestList(t, func(t *testing.T) origin.WriteStore {
+				files, err := file.Open(file.Options{Dir: t.TempDir()})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return origin.Limit(guard.NewWriter(files, guard.Options{}), rate)
+			})
+		})
+	}
+	if _, ok := origin.As[origin.ListStore](origin.Limit(new(origintest.Fake), 1)); ok {
+		t.Error("a store in memory lists")
+	}
+}
+
+// Around a guard, the wait for other readers is no silence of the store.
+func TestTheWaitOfALimitIsNoSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f origintest.Fake
+		loc := f.Add("i", make([]byte, 1000))
+		s := origin.Limit(guard.NewWriter(&f, guard.Options{FirstByte: time.Second, Stall: time.Second}), 1000)
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				o, err := s.Open(t.Context(), loc, 0, -1)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer o.Body.Close()
+				if _, err := io.Copy(io.Discard, o.Body); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	})
 }
 
 func TestLimitKeepsTheContract(t *testing.T) {

@@ -71,9 +71,16 @@ func (d *direct) Answer(ctx context.Context, c *wire.Conn, r *wire.Request) wire
 	case r.Head:
 		head = &d.heads.none
 	}
+	d.p.metrics.inFlight.Inc()
+	defer d.p.metrics.inFlight.Dec()
 	body := !r.Head && status != http.StatusNotModified
-	if body && !d.ready(ctx, &a, start) {
-		return wire.Declined
+	if body {
+		if !d.ready(ctx, &a, start) {
+			return wire.Declined
+		}
+		if a.found.Present < a.found.Chunks { // that took its time
+			a.date = d.dater.at(c.Tick())
+		}
 	}
 	d.id = api.AppendRequestID(d.id[:0])
 	a.id = d.id

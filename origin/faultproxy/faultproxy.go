@@ -90,6 +90,7 @@ type Proxy struct {
 	client *http.Transport
 	holder int // a socket that keeps the port while nobody listens
 	serves sync.WaitGroup
+	open   sync.WaitGroup // connections that the server has
 
 	mu       sync.Mutex
 	faults   []*active
@@ -188,6 +189,8 @@ func (p *Proxy) close() {
 	p.server.Close()
 	p.serves.Wait()
 	p.Reset() // those that a fault took from the server
+	// Of those that it closed in the middle of a body, the server takes leave slowly.
+	p.open.Wait()
 	p.client.CloseIdleConnections()
 	unix.Close(p.holder)
 }
@@ -199,9 +202,11 @@ func (p *Proxy) track(c net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
 		p.Connections.Add(1)
+		p.open.Add(1)
 		p.conns[c] = true
 	case http.StateClosed, http.StateHijacked:
 		delete(p.conns, c)
+		p.open.Done()
 	}
 }
 

@@ -110,6 +110,40 @@ func TestMovedFileIsFound(t *testing.T) {
 }
 
 // With one directory away, the others serve; what is not in them may be in it.
+// One that moves to where we have just looked is there all the same.
+func TestFileThatMovesBehindOurBack(t *testing.T) {
+	for name, copied := range map[string]int{"not there yet": 0, "half there": 1} {
+		t.Run(name, func(t *testing.T) {
+			a, b := t.TempDir(), t.TempDir()
+			s := openDirs(t, Dir{Path: a}, Dir{Path: b})
+			rooms(s, 0, 100<<20)
+			loc, err := s.Put(t.Context(), s.Locate("moving"), -1, strings.NewReader("data"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			key, _ := s.key(loc)
+			if copied > 0 {
+				write(t, filepath.Join(a, key), "da")
+			}
+			err = s.find("stat", loc, func(path string) error {
+				fi, err := os.Lstat(path)
+				if err == nil {
+					err = check(loc, fi)
+				}
+				if filepath.Dir(path) == a && err != nil { // now mv is done with it
+					if err := os.Rename(filepath.Join(b, key), filepath.Join(a, key)); err != nil {
+						t.Error(err)
+					}
+				}
+				return err
+			})
+			if err != nil {
+				t.Errorf("it is not found: %v", err)
+			}
+		})
+	}
+}
+
 func TestOneDirectoryAway(t *testing.T) {
 	base := t.TempDir()
 	s := openDirs(t, Dir{filepath.Join(base, "a"), 1}, Dir{filepath.Join(base, "b"), 2}, Dir{filepath.Join(base, "c"), 0})

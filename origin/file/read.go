@@ -93,12 +93,25 @@ func openFile(loc origin.Location, path string) (*os.File, fs.FileInfo, error) {
 
 // find tries the path of loc in one directory after the other, until one has the
 // object that loc means. Then it does not matter that another has none, or one
-// that changed: a file may be on its way from directory to directory.
+// that changed: a file may be on its way from directory to directory. If it came
+// to one that had been tried and left one that had not, it is found the second
+// time.
 func (s *Store) find(op string, loc origin.Location, try func(path string) error) error {
 	key, err := s.key(loc)
 	if err != nil {
 		return err
 	}
+	err = s.findKey(key, try)
+	if len(s.dirs) > 1 && (errors.Is(err, origin.ErrNotFound) || errors.Is(err, origin.ErrChanged)) {
+		err = s.findKey(key, try)
+	}
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", op, loc.URL, err)
+	}
+	return nil
+}
+
+func (s *Store) findKey(key string, try func(path string) error) error {
 	var why error
 	for _, d := range s.dirs {
 		err := try(d.join(key))
@@ -118,7 +131,7 @@ func (s *Store) find(op string, loc origin.Location, try func(path string) error
 	if why == nil {
 		why = origin.ErrNotFound
 	}
-	return fmt.Errorf("%s %s: %w", op, loc.URL, why)
+	return why
 }
 
 // weight orders the reasons for which a directory does not yield an object: the

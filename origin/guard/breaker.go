@@ -18,6 +18,8 @@ const (
 	// Closed: calls go through.
 	Closed State = iota
 	// HalfOpen: one call is under way to find out whether the rest may follow.
+	// Should it take its time, as an upload does, then another one is let
+	// through after each Options.Cooldown.
 	HalfOpen
 	// Open: no call goes through.
 	Open
@@ -53,7 +55,7 @@ type breaker struct {
 	state    State
 	failures int       // more than good calls; while closed
 	since    time.Time // of the first refusal
-	until    time.Time // when the next call finds out
+	until    time.Time // when the next call finds out, if no other has by then
 	why      string    // what opened it
 	// period counts the changes of state. What began in an earlier period
 	// says nothing about this one.
@@ -69,11 +71,18 @@ func newBreakers(o Options) breakers {
 }
 
 func hostOf(loc origin.Location) string {
-	_, rest, _ := strings.Cut(loc.URL, "://")
-	if end := strings.IndexAny(rest, "/?#"); end >= 0 {
-		rest = rest[:end]
+	_, host, _ := split(loc)
+	return strings.ToLower(host)
+}
+
+// split returns the scheme of a location's URL, its host without a user, and the
+// rest.
+func split(loc origin.Location) (scheme, host, rest string) {
+	scheme, host, _ = strings.Cut(loc.URL, "://")
+	if end := strings.IndexAny(host, "/?#"); end >= 0 {
+		host, rest = host[:end], host[end:]
 	}
-	return strings.ToLower(rest[strings.LastIndexByte(rest, '@')+1:])
+	return scheme, host[strings.LastIndexByte(host, '@')+1:], rest
 }
 
 func (bs *breakers) state(host string) State {
@@ -103,13 +112,14 @@ func (bs *breakers) enter(host string) (pass, error) {
 		return p, nil
 	}
 	now, was := time.Now(), b.state
-	if b.state == HalfOpen || b.state == Open && now.Before(b.until) {
-		err := &refusal{store: bs.o.Name, since: b.since, why: b.why, after: max(b.until.Sub(now), 0)}
+	if b.state != Closed && now.Before(b.until) {
+		err := &refusal{store: bs.o.Name, since: b.since, why: b.why, after: b.until.Sub(now)}
 		bs.mu.Unlock()
 		return p, err
 	}
-	if b.state == Open {
+	if b.state != Closed {
 		b.set(HalfOpen)
+		b.until = now.Add(bs.o.Cooldown)
 		p.probe = true
 	}
 	p.period = b.period
@@ -146,7 +156,8 @@ func (p *pass) leave(failure error, nothing bool) {
 	p.bs.update(p, failure, func(b *breaker) {
 		switch {
 		case nothing && p.probe:
-			b.set(Open) // its time is over, so the next call finds out
+			b.set(Open)
+			b.until = time.Time{} // the next call finds out
 		case nothing:
 		case failure == nil:
 			b.failures = max(b.failures-1, 0)

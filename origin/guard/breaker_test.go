@@ -323,3 +323,37 @@ func TestTheBreakerIsSafeForConcurrentUse(t *testing.T) {
 		t.Errorf("afterwards: %v", err)
 	}
 }
+
+// Whoever finds out may take hours, since an upload does that. The others need not
+// wait for it longer than for an open breaker.
+func TestAnotherCallFindsOutInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f origintest.Fake
+		loc := f.Add("i", []byte("x"))
+		s := guard.NewWriter(&f, once(guard.Options{Failures: 1, Cooldown: 10 * time.Second}))
+		f.Inject(origintest.Faults{Stat: origin.ErrUnavailable})
+		do(t.Context(), s, "stat", loc)
+		time.Sleep(10 * time.Second)
+		f.Inject(origintest.Faults{})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := s.Put(t.Context(), s.Locate("slow"), 2, &slowReader{2}); err != nil {
+				t.Errorf("the upload: %v", err)
+			}
+		})
+		synctest.Wait()
+		err := do(t.Context(), s, "stat", loc)
+		var wait interface{ RetryAfter() time.Duration }
+		if !errors.As(err, &wait) || wait.RetryAfter() != 10*time.Second {
+			t.Errorf("while the upload finds out: %v", err)
+		}
+		time.Sleep(10 * time.Second)
+		if err := do(t.Context(), s, "stat", loc); err != nil || s.State(loc) != guard.Closed {
+			t.Errorf("after that: %v, %v", err, s.State(loc))
+		}
+		wg.Wait()
+		if s.State(loc) != guard.Closed {
+			t.Errorf("after the upload: %v", s.State(loc))
+		}
+	})
+}

@@ -72,7 +72,7 @@ func (c *call) cut() {
 	c.mu.Lock()
 	limit := c.limit
 	c.mu.Unlock()
-	c.cancel(&silence{c.op, c.loc.URL, limit})
+	c.cancel(&silence{c.op, c.loc, limit})
 }
 
 // rest ends the wait.
@@ -169,7 +169,7 @@ func (b *body) Read(p []byte) (int, error) {
 		b.call.s.o.Observer.Bytes(Read, n)
 	}
 	switch {
-	case err == io.EOF, err == nil && n > 0 && b.left == 0:
+	case err == io.EOF:
 		b.call.end(nil, OK)
 	case err != nil:
 		b.fail = b.call.translate(err)
@@ -183,10 +183,13 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close ends the call: well, if the reader had enough of it.
+// Close ends the call: well, if the reader had enough of it, and in any case if it
+// had all of it.
 func (b *body) Close() error {
 	switch {
-	case b.call.answered || b.left == 0:
+	case b.left == 0:
+		b.call.end(nil, OK)
+	case b.call.answered:
 		b.call.end(b.call.caller.Err(), OK)
 	default:
 		b.call.end(nil, Canceled)

@@ -14,6 +14,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"nearsight/origin"
@@ -51,7 +52,8 @@ type Options struct {
 	// means 5.
 	Failures int
 	// Cooldown is how long an open breaker refuses every call; 0 means 10 s.
-	// Then it lets a single one through to find out.
+	// Then it lets a single one through to find out, and refuses the others
+	// for as long again.
 	Cooldown time.Duration
 	// Observer is told of everything; nil means nobody is.
 	Observer Observer
@@ -269,12 +271,24 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // A silence is the cause of a context that was ended because nothing happened.
 type silence struct {
-	op, url string
-	limit   time.Duration
+	op    string
+	loc   origin.Location
+	limit time.Duration
 }
 
 func (s *silence) Error() string {
-	return fmt.Sprintf("%s %s: nothing happened for %v: %v", s.op, s.url, s.limit, origin.ErrUnavailable)
+	return fmt.Sprintf("%s %s: nothing happened for %v: %v", s.op, shown(s.loc), s.limit, origin.ErrUnavailable)
+}
+
+// shown is loc for people to read. Its query may be a signature.
+func shown(loc origin.Location) string {
+	scheme, host, rest := split(loc)
+	rest, _, _ = strings.Cut(rest, "#")
+	path, _, query := strings.Cut(rest, "?")
+	if query {
+		path += "?..."
+	}
+	return scheme + "://" + host + path
 }
 
 func (s *silence) Unwrap() error { return origin.ErrUnavailable }

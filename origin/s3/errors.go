@@ -26,6 +26,9 @@ var (
 	errStopped = errors.New("stopped")
 )
 
+// maxRetryAfter bounds what a server may ask for.
+const maxRetryAfter = 24 * time.Hour
+
 // A failure is an error of the store: what was being done, one sentinel, and
 // words. It keeps nothing of the error of the client, which may hold anything.
 type failure struct {
@@ -167,12 +170,12 @@ func retryAfter(err error, now time.Time) time.Duration {
 		return 0
 	}
 	field := resp.Response.Header.Get("Retry-After")
-	if n, err := strconv.ParseUint(field, 10, 31); err == nil {
-		return time.Duration(n) * time.Second
+	if n, err := strconv.ParseUint(field, 10, 63); err == nil {
+		return time.Duration(min(n, uint64(maxRetryAfter/time.Second))) * time.Second
 	}
 	t, perr := http.ParseTime(field)
 	if perr != nil {
 		return 0
 	}
-	return max(t.Sub(now), 0)
+	return min(max(t.Sub(now), 0), maxRetryAfter)
 }

@@ -39,6 +39,7 @@ func TestErrors(t *testing.T) {
 		{"unavailable, and no wish", 503, "ServiceUnavailable", "", origin.ErrUnavailable, 0, "503"},
 		{"unavailable, and a strange wish", 503, "", "soon", origin.ErrUnavailable, 0, "503"},
 		{"unavailable, and an endless wish", 503, "", "99999999999999999999", origin.ErrUnavailable, 0, "503"},
+		{"unavailable for years", 503, "", "99999999999", origin.ErrUnavailable, 24 * time.Hour, "503"},
 		{"internal error", 500, "InternalError", "", origin.ErrUnavailable, 0, "500"},
 		{"a gateway's error", 502, "", "", origin.ErrUnavailable, 0, "502"},
 		{"too large", 400, "EntityTooLarge", "", origin.ErrFull, 0, "EntityTooLarge"},
@@ -99,6 +100,9 @@ func TestRetryAfterADate(t *testing.T) {
 	_, err := s.head(t.Context(), "x", nil)
 	if got := retryAfter(err, date.Add(-time.Minute)); got != time.Minute {
 		t.Errorf("a minute before, the pause is %v", got)
+	}
+	if got := retryAfter(err, date.Add(-48*time.Hour)); got != 24*time.Hour {
+		t.Errorf("two days before, the pause is %v", got)
 	}
 	if got := retryAfter(err, date.Add(time.Minute)); got != 0 {
 		t.Errorf("a minute later, the pause is %v", got)

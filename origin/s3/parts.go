@@ -65,7 +65,7 @@ func (p *put) multipart(ctx context.Context, first []byte) (etag string, err err
 	})
 	if err != nil {
 		// It may have begun all the same, and then only a list knows its name.
-		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.s.grace)
 		defer cancel()
 		_ = p.s.abortAll(late, p.key)
 		return "", err
@@ -160,7 +160,7 @@ func (p *put) send(ctx context.Context, id string, i int, data []byte) (types.Co
 // abort ends the upload called id, whatever became of ctx. What it cannot remove,
 // Delete will.
 func (p *put) abort(ctx context.Context, id string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.s.grace)
 	defer cancel()
 	_ = p.s.abort(ctx, p.key, id)
 }

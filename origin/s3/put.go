@@ -20,9 +20,12 @@ const (
 	// mark is the name in an object's metadata of what tells the Put that
 	// wrote it from all others.
 	mark = "nearsight-put"
-	// grace is what a step that cannot be called off half-way, or that cleans
-	// up, gets after ctx has ended.
-	grace = time.Minute
+	// defaultGrace is what a step that cannot be called off half-way, or that
+	// cleans up, gets after ctx has ended.
+	defaultGrace = time.Minute
+	// looks is how often a request for what became of an upload is made, each
+	// of them patiently.
+	looks = 3
 )
 
 // Put implements origin.WriteStore. An error of r is wrapped, and origin.ErrRead
@@ -122,7 +125,7 @@ func (p *put) commit(ctx context.Context, do func(ctx context.Context, ifNoneMat
 	} else if !isMissing(err) {
 		return "", err
 	}
-	late, cancel := afterwards(ctx)
+	late, cancel := afterwards(ctx, p.s.grace)
 	defer cancel()
 	tag, err := do(late, aws.String("*"))
 	if isCode(err, "NotImplemented") {
@@ -133,22 +136,39 @@ func (p *put) commit(ctx context.Context, do func(ctx context.Context, ifNoneMat
 	}
 	// A request that failed may have done its work: its answer was lost, and
 	// the next attempt was refused because of what the first had written.
-	out, herr := p.s.head(late, p.key, nil)
-	switch {
-	case herr == nil && out.Metadata[mark] == p.mark:
+	look, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.s.grace)
+	defer cancel()
+	out, herr := p.look(look)
+	switch ours := herr == nil && out.Metadata[mark] == p.mark; {
+	case ours && late.Err() != nil: // nobody waits for it any more
+		_, _ = p.s.client.DeleteObject(look, &s3.DeleteObjectInput{Bucket: &p.s.o.Bucket, Key: &p.key})
+		return "", late.Err()
+	case ours:
 		return aws.ToString(out.ETag), nil
 	case herr == nil && err != nil && isConflict(err):
 		return "", errExists
 	case err == nil:
 		return "", herr
 	case isConflict(err):
-		return "", fmt.Errorf("refused because of an object that is not there: %v", reason(err))
+		return "", fmt.Errorf("refused because of an object that is not to be seen: %v", reason(err))
 	}
 	return "", err
 }
 
+// look asks for the object whose request failed, again and again: all that was
+// sent depends on it. The first answer may be about the rest of a body that the
+// server refused and did not read.
+func (p *put) look(ctx context.Context) (out *s3.HeadObjectOutput, err error) {
+	for range looks {
+		if out, err = p.s.head(ctx, p.key, nil, patiently); err == nil || isMissing(err) {
+			break
+		}
+	}
+	return out, err
+}
+
 // afterwards returns a context that ends some time after ctx.
-func afterwards(ctx context.Context) (context.Context, context.CancelFunc) {
+func afterwards(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
 	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
 	return late, func() {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"nearsight/origin"
 	"nearsight/origin/origintest"
@@ -132,6 +133,58 @@ func TestAnObjectOfSomebodyElse(t *testing.T) {
 		if _, uploads := f.left(); uploads != 0 || f.objects[key] != theirs {
 			t.Errorf("%d uploads are left, and the object is %v", uploads, f.objects[key])
 		}
+	}
+}
+
+// What became of a request whose answer was lost is found out, also when the first
+// question meets with what that request left in its connection.
+func TestTheLookIsRepeated(t *testing.T) {
+	for _, n := range []int{1000, 300_000} {
+		f := newFake(t)
+		s := hasty(openStore(t, f.options()))
+		s.o.PartSize = 64 << 10
+		var writes, looks atomic.Int64
+		f.hook = func(w http.ResponseWriter, r *http.Request) bool {
+			switch {
+			case (isPut(r) || isComplete(r)) && writes.Add(1) == 1:
+				f.answer(discarded{make(http.Header)}, r)
+				panic(http.ErrAbortHandler)
+			case r.Method == "HEAD" && writes.Load() > 0 && looks.Add(1) == 1:
+				w.WriteHeader(http.StatusBadRequest)
+				return true
+			}
+			return false
+		}
+		loc, err := s.Put(t.Context(), s.Locate("x"), -1, stream(make([]byte, n)))
+		if err != nil {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+		if _, err := s.Stat(t.Context(), loc); err != nil {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+}
+
+// An object whose answer nobody waits for any more does not stay.
+func TestAnAnswerThatNeverComes(t *testing.T) {
+	f := newFake(t)
+	s := hasty(openStore(t, f.options()))
+	ctx, cancel := context.WithCancel(t.Context())
+	s.grace = 50 * time.Millisecond
+	f.hook = func(w http.ResponseWriter, r *http.Request) bool {
+		if !isPut(r) {
+			return false
+		}
+		f.answer(discarded{make(http.Header)}, r)
+		cancel()
+		<-r.Context().Done()
+		return true
+	}
+	if _, err := s.Put(ctx, s.Locate("x"), -1, stream([]byte("data"))); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v; want %v", err, context.Canceled)
+	}
+	if objects, _ := f.left(); objects != 0 {
+		t.Errorf("%d objects are left", objects)
 	}
 }
 

@@ -44,8 +44,8 @@ func (s *Store) stat(ctx context.Context, op string, loc origin.Location) (origi
 	})
 }
 
-func (s *Store) head(ctx context.Context, key string, ifMatch *string) (*s3.HeadObjectOutput, error) {
-	return s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.o.Bucket, Key: &key, IfMatch: ifMatch})
+func (s *Store) head(ctx context.Context, key string, ifMatch *string, tune ...func(*s3.Options)) (*s3.HeadObjectOutput, error) {
+	return s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.o.Bucket, Key: &key, IfMatch: ifMatch}, tune...)
 }
 
 // bucketIsMissing tells apart the two things that a 404 to HEAD may mean: that

@@ -132,6 +132,7 @@ type Store struct {
 	// An upload has at most maxParts parts; if its length is unknown, every
 	// growEvery parts they grow. Tests let both shrink.
 	maxParts, growEvery int
+	grace               time.Duration // defaultGrace, less in tests
 }
 
 var _ interface {
@@ -169,7 +170,7 @@ func open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{o: o, name: "s3://" + o.Name + "/", maxParts: maxParts, growEvery: growEvery}
+	s := &Store{o: o, name: "s3://" + o.Name + "/", maxParts: maxParts, growEvery: growEvery, grace: defaultGrace}
 	if o.Prefix != "" {
 		s.prefix = strings.TrimSuffix(o.Prefix, "/") + "/"
 	}

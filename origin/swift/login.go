@@ -168,9 +168,10 @@ func (s *Store) ability(ctx context.Context) (limits, error) {
 		return limits{}, err
 	}
 	l := silentLimits
-	// Swift's own is at the root, and the one of others beside their version.
+	// Swift's own is at the root, and the one of others beside their version. It
+	// is for everybody, but not for who shows a token that has expired.
 	root, _, _ := strings.Cut(ses.url.Path, "/v1")
-	info := session{url: ses.url.ResolveReference(&url.URL{Path: root + "/info"}), token: ses.token}
+	info := session{url: ses.url.ResolveReference(&url.URL{Path: root + "/info"})}
 	resp, err := s.send(ctx, &info, call{method: http.MethodGet})
 	if err != nil {
 		return limits{}, err

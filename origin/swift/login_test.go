@@ -348,3 +348,17 @@ func TestContainersAreSpread(t *testing.T) {
 		t.Errorf("the container of a known key is %s", got)
 	}
 }
+
+// A token that has expired makes no difference to what the store can do.
+func TestAbilityNeedsNoToken(t *testing.T) {
+	s := newLab(t).open(t, Options{})
+	ses, err := s.login(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.session.Store(&session{url: ses.url, token: "AUTH_tkexpired"})
+	l, err := s.ability(t.Context())
+	if err != nil || !l.slo {
+		t.Errorf("with an expired token: %+v, %v; want static manifests", l, err)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -91,10 +92,14 @@ func (l lab) newMiddle(t testing.TB, answer func(lab http.Handler, w http.Respon
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport := &http.Transport{}
+	// A token may expire at any time. A proxy that takes the body before the lab
+	// has said 100 makes it too late to send that again; and so would one on a
+	// connection that is to serve again.
+	transport := &http.Transport{ExpectContinueTimeout: time.Minute}
 	through := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = u.Scheme, u.Host, r.In.Host
+			r.Out.Close = r.In.Close
 		},
 		Transport:     transport,
 		FlushInterval: -1,

@@ -252,7 +252,8 @@ func (u *upload) dynamic(ctx context.Context, parts []part, size int64) (string,
 	if err := u.awaitListing(ctx, parts); err != nil {
 		return "", err
 	}
-	header := http.Header{"X-Object-Manifest": {segments(u.container) + "/" + u.folder()}}
+	prefix := url.URL{Path: segments(u.container) + "/" + u.folder()}
+	header := http.Header{"X-Object-Manifest": {prefix.EscapedPath()}}
 	if _, err := u.name(ctx, bytesPiece(nil), header, nil); err != nil {
 		return "", err
 	}

@@ -146,7 +146,9 @@ func (c call) request(ctx context.Context, ses *session, w *watch) *http.Request
 		req.Header = http.Header{}
 	}
 	req.Header.Set("User-Agent", userAgent)
-	req.Header.Set("X-Auth-Token", ses.token)
+	if ses.token != "" {
+		req.Header.Set("X-Auth-Token", ses.token)
+	}
 	if c.body != nil {
 		req.Body, req.ContentLength = c.body.attach(w), c.body.length
 		if !c.body.replayable() {

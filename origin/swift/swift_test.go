@@ -315,3 +315,23 @@ func TestTooManySegments(t *testing.T) {
 	}
 	wantNoLeftovers(t, s)
 }
+
+// The name of a container may have what means something in a URL.
+func TestAnOddContainer(t *testing.T) {
+	l := newLab(t)
+	for _, open := range []func(*Store) *Store{small, dynamic} {
+		s := open(l.open(t, Options{Container: "test %41?#ä-" + random()}))
+		data := origintest.Data(100<<10, 1)
+		loc, err := s.Put(t.Context(), s.Locate("image"), -1, bytes.NewReader(data))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if got, err := read(s, t.Context(), loc, 0, -1); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+		if err := s.Delete(t.Context(), loc); err != nil {
+			t.Error(err)
+		}
+	}
+}

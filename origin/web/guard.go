@@ -129,8 +129,9 @@ func dial(ctx context.Context, network, addr string, shares int) (net.Conn, erro
 	return d.DialContext(ctx, network, addr)
 }
 
-// parse returns the URL if all that it says by itself is permitted. No error
-// shows it, for it may hold a password.
+// parse returns the URL if all that it says by itself is permitted, without its
+// fragment: that is not for servers (RFC 3986, section 3.5). No error shows it,
+// for it may hold a password.
 func (g *Guard) parse(rawURL string) (*url.URL, error) {
 	if len(rawURL) > maxURL {
 		return nil, fmt.Errorf("%w: a URL of more than %d bytes", origin.ErrLocation, maxURL)
@@ -139,9 +140,7 @@ func (g *Guard) parse(rawURL string) (*url.URL, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: malformed URL", origin.ErrLocation)
 	}
-	if strings.Contains(rawURL, "#") {
-		return nil, fmt.Errorf("%w: a URL with a fragment", origin.ErrLocation)
-	}
+	u.Fragment, u.RawFragment = "", ""
 	return u, g.permit(u)
 }
 

@@ -62,6 +62,24 @@ func TestRequestFields(t *testing.T) {
 	}
 }
 
+// A fragment is of the image, to tell it from others of the same URL, and not of
+// the request.
+func TestFragmentsAreNotSent(t *testing.T) {
+	srv := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.RequestURI != "/data?x=y" {
+			t.Errorf("asked for %q", r.RequestURI)
+		}
+		io.WriteString(w, digits)
+	}))
+	s := newStore(t, Options{Guard: onLoopback()})
+	for _, fragment := range []string{"#", "#new", "#a?b#c%20d"} {
+		info, err := s.Stat(t.Context(), origin.Location{URL: srv.URL + "/data?x=y" + fragment})
+		if err != nil || info.Size != int64(len(digits)) {
+			t.Errorf("with %q: %+v, %v", fragment, info, err)
+		}
+	}
+}
+
 func TestRedirects(t *testing.T) {
 	var elsewhere atomic.Int64
 	// A server that nobody may ask, although it listens.

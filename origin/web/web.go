@@ -1,13 +1,13 @@
 // Package web reads image data from HTTP and HTTPS servers that belong to
 // somebody else: images that were registered by their URL.
 //
-// The location of an object is its URL. Its validator is the strong ETag of the
-// server, in its quotes, or else "modified:" and the Last-Modified field as it
-// came. Both are asked of the server (If-Match, If-Unmodified-Since) and compared
-// with what it answers, since many servers ignore conditions. A server that
-// changes a file twice within a second and has no ETag deceives this, and one
-// that sends its readers to ever other mirrors, with other ETags, cannot be read
-// for long.
+// The location of an object is its URL; a fragment of it is not sent. Its
+// validator is the strong ETag of the server, in its quotes, or else "modified:"
+// and the Last-Modified field as it came. Both are asked of the server (If-Match,
+// If-Unmodified-Since) and compared with what it answers, since many servers
+// ignore conditions. A server that changes a file twice within a second and has no
+// ETag deceives this, and one that sends its readers to ever other mirrors, with
+// other ETags, cannot be read for long.
 //
 // Servers are asked for identity encoding, over HTTP/1.1: the flow control of
 // HTTP/2 slows large bodies. Proxies from the environment are not used, because

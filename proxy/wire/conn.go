@@ -7,7 +7,6 @@ import (
 	"os"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -42,7 +41,8 @@ type Conn struct {
 	unsent []byte // goes out before the next byte written, with it if it can
 	prefix []byte // read already, by the loop that handed the connection on
 
-	now      time.Time // at the last Tick; zero on connections of net/http
+	now      time.Time // at the last Tick
+	ticked   bool      // since the last write began
 	deadline time.Time // of writes
 	turn     int64     // bytes sent since this connection last waited for anything
 
@@ -78,7 +78,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 
 // Tick looks at the clock and returns its time.
 func (c *Conn) Tick() time.Time {
-	c.now = time.Now()
+	c.now, c.ticked = time.Now(), true
 	return c.now
 }
 
@@ -112,7 +112,7 @@ func (c *Conn) Write(b []byte) (n int, err error) {
 func (c *Conn) write(b []byte) (n int, err error) {
 	p := patience{c: c}
 	for {
-		p.renew(n == 0)
+		p.renew()
 		k, err := c.TCPConn.Write(b[n:])
 		n += k
 		if err == nil || !p.goesOn(err) {
@@ -131,7 +131,7 @@ func (c *Conn) ReadFrom(src io.Reader) (n int64, err error) {
 	p := patience{c: c}
 	for s.N > 0 || len(c.unsent) > 0 {
 		c.section, c.sendErr, c.cut = s, nil, false
-		p.renew(s.N == whole)
+		p.renew()
 		err := c.raw.Write(c.call)
 		c.section = nil
 		if err == nil {
@@ -144,8 +144,9 @@ func (c *Conn) ReadFrom(src io.Reader) (n int64, err error) {
 			c.fair()
 		case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS):
 			// The file system of the file has no sendfile.
-			_, err := io.Copy(onlyWriter{c}, s)
-			return whole - s.N, err
+			sent := whole - s.N
+			n, err := io.Copy(onlyWriter{c}, s)
+			return sent + n, err
 		case !p.goesOn(err):
 			return whole - s.N, err
 		}
@@ -189,25 +190,6 @@ func (c *Conn) send(fd uintptr) (done bool) {
 	return true
 }
 
-// recv and sendto are calls that never block on these sockets, and are short: so
-// the scheduler is not told of them, which would cost as much as some of them do.
-
-func recv(fd uintptr, b []byte) (int, error) {
-	n, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, 0, 0)
-	if e != 0 {
-		return 0, e
-	}
-	return int(n), nil
-}
-
-func sendto(fd uintptr, b []byte, flags int) (int, error) {
-	n, _, e := unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), uintptr(flags), 0, 0)
-	if e != 0 {
-		return 0, e
-	}
-	return int(n), nil
-}
-
 // stop ends send after an error, or has it wait if there is nothing else wrong.
 func (c *Conn) stop(call string, err error) (done bool) {
 	switch err {
@@ -234,14 +216,15 @@ type patience struct {
 }
 
 // renew gives the write until the next look. Deadlines are moved in steps, because
-// moving one costs as much as a small write. At the beginning of a write the last
-// Tick is near enough: were it old, a look would come early, which does no harm.
-func (p *patience) renew(begins bool) {
+// moving one costs as much as a small write. For the first write after a Tick that
+// is near enough: were it old, a look would come early, which does no harm once.
+func (p *patience) renew() {
 	c := p.c
 	now := c.now
-	if !begins || now.IsZero() {
+	if !c.ticked {
 		now = time.Now()
 	}
+	c.ticked = false
 	each := c.stall / looks
 	if c.deadline.Sub(now) < each/2 {
 		c.deadline = now.Add(each)

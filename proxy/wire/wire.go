@@ -15,10 +15,12 @@ package wire
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,9 +28,7 @@ import (
 
 const (
 	// bufferSize holds the header of a canonical request many times.
-	bufferSize = 4 << 10
-	// firstTimeout and idleTimeout bound the wait for the first request on a
-	// connection and for the next.
+	bufferSize   = 4 << 10
 	firstTimeout = 10 * time.Second
 	idleTimeout  = 120 * time.Second
 )
@@ -61,6 +61,10 @@ type Server struct {
 	// Stall is how long a client may take no byte; 0 means DefaultStall.
 	Stall time.Duration
 
+	// The wait for the first request on a connection and for the next; 0 means
+	// firstTimeout and idleTimeout.
+	first, idle time.Duration
+
 	once     sync.Once
 	handed   chan net.Conn // to net/http
 	closed   chan struct{}
@@ -84,6 +88,12 @@ func (s *Server) init() {
 		s.buffers.New = func() any { return new([bufferSize]byte) }
 		if s.Stall <= 0 {
 			s.Stall = DefaultStall
+		}
+		if s.first <= 0 {
+			s.first = firstTimeout
+		}
+		if s.idle <= 0 {
+			s.idle = idleTimeout
 		}
 	})
 }
@@ -109,14 +119,16 @@ func (s *Server) Serve(l net.Listener) error {
 	for delay := time.Duration(0); ; {
 		nc, err := l.Accept()
 		if err != nil {
-			var ne net.Error
-			if errors.Is(err, net.ErrClosed) || !errors.As(err, &ne) || !ne.Temporary() {
+			if !passes(err) {
 				return err
 			}
-			// Out of descriptors, most likely: as net/http does.
 			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
-			time.Sleep(delay)
-			continue
+			select {
+			case <-time.After(delay):
+				continue
+			case <-s.closed:
+				return err
+			}
 		}
 		delay = 0
 		tcp, ok := nc.(*net.TCPConn)
@@ -145,6 +157,17 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 }
 
+// passes says whether an error of Accept is the want of something that will be
+// given back: descriptors, most likely.
+func passes(err error) bool {
+	for _, e := range []syscall.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
 func (s *Server) add(v *served) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -166,14 +189,15 @@ func (s *Server) remove(v *served) {
 // serve reads requests until one is not for this package.
 //
 // All is done inside one call of RawConn.Read, which calls receive whenever there
-// may be something to read. So nothing that arrives meanwhile is missed, and what
-// was read short need not be read again to learn that there is no more: that would
-// be one call of the kernel in four.
+// may be something to read. So nothing that arrives meanwhile is missed, and the
+// kernel need not be asked again to learn that there is no more: that would be one
+// call in four.
 func (s *Server) serve(v *served) {
 	buffer := s.buffers.Get().(*[bufferSize]byte)
 	defer s.buffers.Put(buffer)
 	l := loop{s: s, v: v, buffer: buffer, answerer: s.NewAnswerer(v.RemoteAddr().String())}
-	l.expect(firstTimeout, v.Tick())
+	tellRest(v.raw)
+	l.expect(s.first, v.Tick())
 	v.state.Store(reading)
 	err := v.raw.Read(l.receive)
 	if err == nil && l.declined {
@@ -188,6 +212,7 @@ type loop struct {
 	s        *Server
 	v        *served
 	buffer   *[bufferSize]byte
+	receiver receiver
 	have     []byte // of buffer: read and not yet answered
 	request  Request
 	answerer Answerer
@@ -212,7 +237,7 @@ func (l *loop) receive(fd uintptr) (done bool) {
 		return true // Shutdown has it
 	}
 	for {
-		n, err := recv(fd, l.buffer[:])
+		n, more, err := l.receiver.recv(fd, l.buffer[:])
 		switch {
 		case err == unix.EAGAIN:
 			return l.wait()
@@ -223,15 +248,10 @@ func (l *loop) receive(fd uintptr) (done bool) {
 		}
 		v.Tick()
 		l.have = l.buffer[:n]
-		first := !l.answered
 		if !l.answer() {
 			return true
 		}
-		// A short read emptied the socket, and what comes is told. Only the end
-		// of the stream may have been told already, together with a request. So
-		// it is looked for once, because who sends his end with a request has no
-		// second.
-		if n < len(l.buffer) && !first {
+		if !more { // and what comes from now on is told
 			return l.wait()
 		}
 	}
@@ -241,7 +261,7 @@ func (l *loop) receive(fd uintptr) (done bool) {
 func (l *loop) wait() (done bool) {
 	v := l.v
 	if l.answered {
-		l.expect(idleTimeout, v.Now())
+		l.expect(l.s.idle, v.Now())
 	}
 	v.state.Store(reading)
 	return l.s.isStopping() // Shutdown may have looked just before
@@ -275,7 +295,7 @@ func (l *loop) answer() bool {
 
 // pass hands a connection with what was read of it to net/http.
 func (s *Server) pass(v *served, read []byte) {
-	v.prefix, v.now = slices.Clone(read), time.Time{}
+	v.prefix, v.ticked = slices.Clone(read), false
 	v.SetReadDeadline(time.Time{}) // net/http sets its own
 	s.hand(v.Conn)
 }
@@ -335,17 +355,11 @@ func (l *rest) Close() error {
 // that of ctx if any was cut. The listener is the caller's to close, before.
 func (s *Server) Shutdown(ctx context.Context) (err error) {
 	s.init()
-	s.mu.Lock()
-	if !s.stopping {
-		s.stopping = true
-		close(s.closed)
-	}
-	for v := range s.open {
+	for _, v := range s.stop() {
 		if v.state.CompareAndSwap(reading, shut) {
 			v.TCPConn.Close()
 		}
 	}
-	s.mu.Unlock()
 	ended := make(chan struct{})
 	go func() {
 		s.running.Wait()
@@ -354,16 +368,27 @@ func (s *Server) Shutdown(ctx context.Context) (err error) {
 	select {
 	case <-ended:
 	case <-ctx.Done():
-		err = ctx.Err()
 		s.cut()
-		s.mu.Lock()
-		for v := range s.open {
-			v.TCPConn.Close()
+		for _, v := range s.stop() {
+			if v.state.Swap(shut) == busy {
+				err = ctx.Err()
+			}
+			v.TCPConn.Close() // which waits until its answer gave up
 		}
-		s.mu.Unlock()
 		<-ended
 	}
 	s.cut()
 	s.yielders.close()
 	return err
+}
+
+// stop accepts no more connections, and returns those that are open.
+func (s *Server) stop() []*served {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.stopping {
+		s.stopping = true
+		close(s.closed)
+	}
+	return slices.Collect(maps.Keys(s.open))
 }
