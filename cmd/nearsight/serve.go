@@ -183,7 +183,7 @@ type front struct {
 
 func newFront(n *node) *front {
 	requests, cut := context.WithCancel(context.Background())
-	f := &front{wires: &wire.Server{NewAnswerer: n.direct, Stall: n.stall}, cut: cut}
+	f := &front{wires: &wire.Server{NewAnswerer: n.direct, Stall: n.stall, Log: n.log}, cut: cut}
 	f.server = proxy.Server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !f.busy.TryRLock() {
 			panic(http.ErrAbortHandler) // its connection is closed already

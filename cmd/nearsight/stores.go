@@ -200,7 +200,7 @@ func openStores(ctx context.Context, c Config, metrics *guard.Metrics, log *slog
 			if store, m.Properties, err = s.openWriter(ctx, name, log); err == nil {
 				m.Store = guard.NewWriter(store, o)
 				if name == "default" && s.Kind == "file" && c.Origin.RateLimit > 0 {
-					m.Store = guard.NewWriter(origin.Limit(store, int64(c.Origin.RateLimit)), o)
+					m.Store = origin.Limit(guard.NewWriter(store, o), int64(c.Origin.RateLimit)) // outside: waiting for a turn is no silence
 				}
 			}
 		}

@@ -15,8 +15,10 @@ package wire
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"net"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -60,6 +62,8 @@ type Server struct {
 	NewAnswerer func(remote string) Answerer
 	// Stall is how long a client may take no byte; 0 means DefaultStall.
 	Stall time.Duration
+	// Log gets the panics of Answerers; nil means slog.Default().
+	Log *slog.Logger
 
 	// The wait for the first request on a connection and for the next; 0 means
 	// firstTimeout and idleTimeout.
@@ -152,6 +156,7 @@ func (s *Server) Serve(l net.Listener) error {
 		}
 		go func() {
 			defer s.remove(v)
+			defer s.recover(v)
 			s.serve(v)
 		}()
 	}
@@ -166,6 +171,21 @@ func passes(err error) bool {
 		}
 	}
 	return false
+}
+
+// recover keeps a panic of an Answerer from ending anything but its connection, as
+// net/http does.
+func (s *Server) recover(v *served) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	v.TCPConn.Close()
+	log := s.Log
+	if log == nil {
+		log = slog.Default()
+	}
+	log.Error("panic while a request was answered", "remote", v.RemoteAddr().String(), "panic", p, "stack", string(debug.Stack()))
 }
 
 func (s *Server) add(v *served) bool {
