@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -11,18 +10,14 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/ncw/swift/v2"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"nearsight/origin/faultproxy"
@@ -72,39 +67,22 @@ type shelfKey struct{}
 
 // A shelf is what one script has of stores and their servers.
 type shelf struct {
-	t         *testing.T // of all scripts: it ends after each of them
-	env       *testscript.Env
+	t         *testing.T                   // of all scripts: it ends after each of them
 	keepers   map[string]keeper            // by the name of the store
 	proxies   map[string]*faultproxy.Proxy // by variable
-	published map[string]string            // path of a file on the web server to that on disk
+	published sync.Map                     // what the web server has at a path: see cmdPublish
 	web       *httptest.Server             // nil until something is published
 }
 
 // newShelf gives a script its shelf.
 func newShelf(t *testing.T, env *testscript.Env) {
 	env.Values[shelfKey{}] = &shelf{
-		t: t, env: env, keepers: map[string]keeper{},
-		proxies: map[string]*faultproxy.Proxy{}, published: map[string]string{},
+		t: t, keepers: map[string]keeper{},
+		proxies: map[string]*faultproxy.Proxy{},
 	}
 }
 
 func shelfOf(ts *testscript.TestScript) *shelf { return ts.Value(shelfKey{}).(*shelf) }
-
-// A keeper is where a store keeps its data, seen past nearsight.
-type keeper interface {
-	// list returns the names of whole objects, and of what belongs to none.
-	list(ctx context.Context) (objects, leftovers []string, err error)
-	// remove removes an object or a leftover.
-	remove(ctx context.Context, name string) error
-}
-
-// fromLab returns a variable that a script of deploy/lab prints.
-func fromLab(program, name string) (string, error) {
-	if v := os.Getenv(name); v != "" {
-		return v, nil
-	}
-	return "", fmt.Errorf("%s is not set: start the server with deploy/lab/%s.sh, and set the variables that it prints", name, program)
-}
 
 // cmdStore adds a store to the configuration stores.yaml, with a place of its own
 // at the server that deploy/lab started. Further settings are added to those or
@@ -154,17 +132,6 @@ func cmdStore(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(file, text, 0o600))
 }
 
-// empty removes all that a store has.
-func empty(h keeper) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	objects, leftovers, err := h.list(ctx)
-	for _, name := range slices.Concat(leftovers, objects) {
-		err = errors.Join(err, h.remove(ctx, name))
-	}
-	return err
-}
-
 // cmdLose removes every object of a store behind its back: lose STORE.
 func cmdLose(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 || shelfOf(ts).keepers[args[0]] == nil {
@@ -185,25 +152,6 @@ func cmdHolds(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(awaitHeld(shelfOf(ts).keepers[args[0]], func(objects, leftovers []string) bool {
 		return right(objects, args[1]) && right(leftovers, args[2])
 	}))
-}
-
-// awaitHeld waits until what a store has is right.
-func awaitHeld(h keeper, right func(objects, leftovers []string) bool) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	often := time.NewTicker(50 * time.Millisecond)
-	defer often.Stop()
-	for {
-		objects, leftovers, err := h.list(ctx)
-		if err == nil && right(objects, leftovers) {
-			return nil
-		}
-		select {
-		case <-often.C:
-		case <-ctx.Done():
-			return fmt.Errorf("the store has the objects %v and the leftovers %v (%v)", objects, leftovers, err)
-		}
-	}
 }
 
 // cmdFront puts a proxy before a server of the lab, and sets a variable to the URL
@@ -268,12 +216,13 @@ func cmdPublish(ts *testscript.TestScript, neg bool, args []string) {
 	if !strings.Contains(to, ":") {
 		to = ts.MkAbs(to)
 	}
-	s.published["/"+args[0]] = to
+	s.published.Store("/"+args[0], to)
 	ts.Setenv(args[0], s.web.URL+"/"+args[0])
 }
 
 func (s *shelf) serveFile(w http.ResponseWriter, r *http.Request) {
-	to := s.published[r.URL.Path]
+	published, _ := s.published.Load(r.URL.Path)
+	to, _ := published.(string)
 	if strings.Contains(to, "://") {
 		http.Redirect(w, r, to, http.StatusFound)
 		return
@@ -390,129 +339,4 @@ func cmdHighWater(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Logf("at most %.0f MiB resident", n/1024)
 	mustHold(ts, "memory", n*1024, args[0], args[1])
-}
-
-// A fileKeeper is the directory of a store of files.
-type fileKeeper string
-
-func (dir fileKeeper) list(context.Context) (objects, leftovers []string, err error) {
-	err = filepath.WalkDir(string(dir), func(p string, de fs.DirEntry, err error) error {
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return nil
-		case err != nil || !de.Type().IsRegular():
-			return err
-		case strings.HasPrefix(de.Name(), "."):
-			leftovers = append(leftovers, p)
-		default:
-			objects = append(objects, p)
-		}
-		return nil
-	})
-	return objects, leftovers, err
-}
-
-func (dir fileKeeper) remove(_ context.Context, name string) error { return os.Remove(name) }
-
-// An s3Keeper is a prefix in the bucket of the lab. Its leftovers are uploads that
-// were not completed.
-type s3Keeper struct {
-	client         *s3.Client
-	bucket, prefix string
-}
-
-func newS3Keeper(prefix string) (*s3Keeper, map[string]string, error) {
-	settings := map[string]string{"prefix": prefix}
-	for key, name := range map[string]string{
-		"endpoint": "S3_ENDPOINT", "region": "S3_REGION", "bucket": "S3_BUCKET", "access_key": "S3_ACCESS_KEY", "secret_key": "S3_SECRET_KEY",
-	} {
-		var err error
-		if settings[key], err = fromLab("s3", name); err != nil {
-			return nil, nil, err
-		}
-	}
-	client := s3.New(s3.Options{
-		BaseEndpoint: aws.String(settings["endpoint"]), Region: settings["region"], UsePathStyle: true,
-		Credentials: credentials.NewStaticCredentialsProvider(settings["access_key"], settings["secret_key"], ""),
-	})
-	return &s3Keeper{client, settings["bucket"], prefix + "/"}, settings, nil
-}
-
-func (h *s3Keeper) list(ctx context.Context) (objects, leftovers []string, err error) {
-	found, err := h.client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: &h.bucket, Prefix: &h.prefix})
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, o := range found.Contents {
-		objects = append(objects, *o.Key)
-	}
-	begun, err := h.client.ListMultipartUploads(ctx, &s3.ListMultipartUploadsInput{Bucket: &h.bucket, Prefix: &h.prefix})
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, u := range begun.Uploads {
-		leftovers = append(leftovers, *u.Key+"?"+*u.UploadId)
-	}
-	return objects, leftovers, nil
-}
-
-func (h *s3Keeper) remove(ctx context.Context, name string) error {
-	if key, id, ok := strings.Cut(name, "?"); ok {
-		_, err := h.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &h.bucket, Key: &key, UploadId: &id})
-		return err
-	}
-	_, err := h.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &h.bucket, Key: &name})
-	return err
-}
-
-// A swiftKeeper is a container and that of its segments. Its leftovers are segments
-// of no object.
-type swiftKeeper struct {
-	c         *swift.Connection
-	container string
-}
-
-func newSwiftKeeper(container string) (*swiftKeeper, map[string]string, error) {
-	settings := map[string]string{"container": container, "segment_size": "5MiB"}
-	for key, name := range map[string]string{"auth_url": "SWIFT_AUTH_URL", "user": "SWIFT_USER", "password": "SWIFT_KEY"} {
-		var err error
-		if settings[key], err = fromLab("swift", name); err != nil {
-			return nil, nil, err
-		}
-	}
-	c := &swift.Connection{AuthUrl: settings["auth_url"], UserName: settings["user"], ApiKey: settings["password"]}
-	return &swiftKeeper{c, container}, settings, nil
-}
-
-func (h *swiftKeeper) list(ctx context.Context) (objects, leftovers []string, err error) {
-	// In this order an upload that ends meanwhile leaves nothing.
-	segments, err := h.names(ctx, h.container+"_segments")
-	if err != nil {
-		return nil, nil, err
-	}
-	if objects, err = h.names(ctx, h.container); err != nil {
-		return nil, nil, err
-	}
-	for _, name := range segments {
-		if key, _, _ := strings.Cut(path.Clean(name), "/"); !slices.Contains(objects, key) {
-			leftovers = append(leftovers, name)
-		}
-	}
-	return objects, leftovers, nil
-}
-
-func (h *swiftKeeper) names(ctx context.Context, container string) ([]string, error) {
-	names, err := h.c.ObjectNamesAll(ctx, container, nil)
-	if errors.Is(err, swift.ContainerNotFound) {
-		return nil, nil
-	}
-	return names, err
-}
-
-// remove removes an object with its segments.
-func (h *swiftKeeper) remove(ctx context.Context, name string) error {
-	if strings.Contains(name, "/") {
-		return h.c.ObjectDelete(ctx, h.container+"_segments", name)
-	}
-	return h.c.LargeObjectDelete(ctx, h.container, name)
 }
