@@ -51,7 +51,7 @@ func openDir(dir Dir, log *slog.Logger) (*directory, error) {
 		log.Info("removed unfinished uploads", "dir", path, "files", n)
 	}
 	// Better now than in the middle of an upload.
-	f, err := createTemp(path, random())
+	f, err := createTemp(path, origin.RandomName())
 	if err != nil {
 		return nil, err
 	}

@@ -16,8 +16,6 @@ package file
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -142,13 +140,7 @@ func (s *Store) open(o Options) error {
 
 // Locate implements origin.WriteStore.
 func (s *Store) Locate(id string) origin.Location {
-	return origin.Location{URL: s.prefix + id + "." + random()}
-}
-
-func random() string {
-	var b [8]byte
-	rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
+	return origin.Location{URL: s.prefix + origin.NewKey(id)}
 }
 
 // key returns the file name of the object at loc, or ErrLocation.
@@ -164,15 +156,7 @@ func (s *Store) key(loc origin.Location) (string, error) {
 // file: it cannot lead out of the directory.
 func validKey(key string) bool {
 	// 255 is NAME_MAX of Linux, and a temporary file has the key in its name.
-	if key == "" || len(tempPrefix+key) > 255 || strings.ContainsRune("._-", rune(key[0])) {
-		return false
-	}
-	for _, c := range []byte(key) {
-		if (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && c != '.' && c != '_' && c != '-' {
-			return false
-		}
-	}
-	return true
+	return origin.ValidKey(key) && len(tempPrefix+key) <= 255
 }
 
 // Delete implements origin.WriteStore. It is durable, also when the object was

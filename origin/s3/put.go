@@ -46,7 +46,7 @@ func (s *Store) Put(ctx context.Context, loc origin.Location, size int64, r io.R
 	if err != nil {
 		return loc, err
 	}
-	p := &put{s: s, key: key, src: source{r: r, size: size}, mark: random()}
+	p := &put{s: s, key: key, src: source{r: r, size: size}, mark: origin.RandomName()}
 	etag, err := p.run(ctx)
 	switch {
 	case err == nil:

@@ -13,10 +13,8 @@ package s3
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -146,7 +144,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Name == "" {
 		o.Name = "default"
 	}
-	if !validKey(o.Name) {
+	if !origin.ValidKey(o.Name) {
 		return nil, fmt.Errorf("s3 store: bad name %q", o.Name)
 	}
 	s, err := open(ctx, o)
@@ -309,19 +307,13 @@ func (s *Store) Close() error {
 
 // Locate implements origin.WriteStore.
 func (s *Store) Locate(id string) origin.Location {
-	return origin.Location{URL: s.name + id + "." + random()}
-}
-
-func random() string {
-	var b [8]byte
-	rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
+	return origin.Location{URL: s.name + origin.NewKey(id)}
 }
 
 // key returns the key in the bucket of the object at loc, or ErrLocation.
 func (s *Store) key(loc origin.Location) (string, error) {
 	key, ok := strings.CutPrefix(loc.URL, s.name)
-	if !ok || !validKey(key) {
+	if !ok || !origin.ValidKey(key) {
 		return "", fmt.Errorf("%w: %.300q is not an object of this store (%sKEY)", origin.ErrLocation, loc.URL, s.name)
 	}
 	return s.prefix + key, nil
@@ -330,23 +322,7 @@ func (s *Store) key(loc origin.Location) (string, error) {
 // locate is the inverse of key. What is no object of the store has no location.
 func (s *Store) locate(key string) (origin.Location, bool) {
 	key, ok := strings.CutPrefix(key, s.prefix)
-	return origin.Location{URL: s.name + key}, ok && validKey(key)
-}
-
-// validKey says whether key is a plain name. All that it lets through means the
-// same to every server, in a URL and in a signature.
-func validKey(key string) bool {
-	// What remains of the 1024 bytes of S3 is for the prefix. Servers that
-	// keep files have names of at most 255.
-	if key == "" || len(key) > 255 || strings.ContainsRune("._-", rune(key[0])) {
-		return false
-	}
-	for _, c := range []byte(key) {
-		if (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && c != '.' && c != '_' && c != '-' {
-			return false
-		}
-	}
-	return true
+	return origin.Location{URL: s.name + key}, ok && origin.ValidKey(key)
 }
 
 // validPrefix says whether every folder of prefix is a plain name.
@@ -355,7 +331,7 @@ func validPrefix(prefix string) bool {
 		return true
 	}
 	for folder := range strings.SplitSeq(strings.TrimSuffix(prefix, "/"), "/") {
-		if !validKey(folder) {
+		if !origin.ValidKey(folder) {
 			return false
 		}
 	}

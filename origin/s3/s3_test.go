@@ -36,7 +36,7 @@ func lab(t testing.TB) Options {
 	return Options{
 		Endpoint: get("S3_ENDPOINT"), Region: get("S3_REGION"), Bucket: get("S3_BUCKET"),
 		AccessKey: get("S3_ACCESS_KEY"), SecretKey: get("S3_SECRET_KEY"),
-		Prefix: "test/" + random(),
+		Prefix: "test/" + origin.RandomName(),
 	}
 }
 

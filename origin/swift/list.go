@@ -111,7 +111,7 @@ func (s *Store) list(ctx context.Context, container string) iter.Seq2[origin.Hel
 				yield(origin.Held{}, err)
 				return
 			}
-			if !validKey(e.Name) || s.container(e.Name) != container {
+			if !origin.ValidKey(e.Name) || s.container(e.Name) != container {
 				continue
 			}
 			h := origin.Held{Location: origin.Location{URL: s.prefix + e.Name}, Size: e.Bytes, ModTime: e.time()}
@@ -140,7 +140,7 @@ func (s *Store) largeObjects(ctx context.Context, container string) (map[string]
 			return nil, err
 		}
 		key, _, ok := strings.Cut(e.Name, "/")
-		if !ok || !validKey(key) || s.container(key) != container {
+		if !ok || !origin.ValidKey(key) || s.container(key) != container {
 			continue
 		}
 		h := found[key]

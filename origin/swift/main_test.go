@@ -40,7 +40,7 @@ func newLab(t testing.TB) lab {
 func (l lab) open(t testing.TB, o Options) *Store {
 	t.Helper()
 	o.AuthURL = cmp.Or(o.AuthURL, l.authURL)
-	o.User, o.Key, o.Container = l.user, l.key, cmp.Or(o.Container, "test-"+random())
+	o.User, o.Key, o.Container = l.user, l.key, cmp.Or(o.Container, "test-"+origin.RandomName())
 	s := newStore(t, o)
 	t.Cleanup(func() { l.sweep(t, s) })
 	return s

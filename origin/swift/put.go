@@ -48,7 +48,7 @@ func (s *Store) Put(ctx context.Context, loc origin.Location, size int64, r io.R
 		return loc, fmt.Errorf("put %s: %w: it is being written", loc.URL, origin.ErrExists)
 	}
 	defer s.release(key)
-	u := &upload{s: s, key: key, id: random(), container: s.container(key)}
+	u := &upload{s: s, key: key, id: origin.RandomName(), container: s.container(key)}
 	etag, err := u.put(ctx, size, r)
 	if err == nil {
 		return origin.Location{URL: loc.URL, Validator: etag}, nil

@@ -21,10 +21,8 @@ package swift
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -136,7 +134,7 @@ func New(o Options) (*Store, error) {
 	o.Container = or(o.Container, defaultContainer)
 	o.SegmentSize = or(o.SegmentSize, defaultSegment)
 	o.Timeout = or(o.Timeout, defaultTimeout)
-	if !validKey(o.Name) {
+	if !origin.ValidKey(o.Name) {
 		return nil, fmt.Errorf("swift store: bad name %q", o.Name)
 	}
 	s := &Store{
@@ -242,37 +240,16 @@ func newTransport(o Options) (*http.Transport, error) {
 
 // Locate implements origin.WriteStore.
 func (s *Store) Locate(id string) origin.Location {
-	return origin.Location{URL: s.prefix + id + "." + random()}
-}
-
-func random() string {
-	var b [8]byte
-	rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
+	return origin.Location{URL: s.prefix + origin.NewKey(id)}
 }
 
 // key returns the key of the object at loc, or ErrLocation.
 func (s *Store) key(loc origin.Location) (string, error) {
 	key, ok := strings.CutPrefix(loc.URL, s.prefix)
-	if !ok || !validKey(key) {
+	if !ok || !origin.ValidKey(key) {
 		return "", fmt.Errorf("%w: %.300q is not an object of this store (%sKEY)", origin.ErrLocation, loc.URL, s.prefix)
 	}
 	return key, nil
-}
-
-// validKey says whether key is a plain name: it needs no quoting anywhere, and
-// no slash in it reaches into the segments of another key.
-func validKey(key string) bool {
-	// 255 as in a file store, so that images can move.
-	if key == "" || len(key) > 255 || strings.ContainsRune("._-", rune(key[0])) {
-		return false
-	}
-	for _, c := range []byte(key) {
-		if (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && c != '.' && c != '_' && c != '-' {
-			return false
-		}
-	}
-	return true
 }
 
 // container returns the name of the container that holds the object key.

@@ -175,7 +175,7 @@ func TestChangedSegment(t *testing.T) {
 // leave writes segments as a Put does that its process does not survive.
 func leave(t *testing.T, s *Store, key string, n int) {
 	t.Helper()
-	u := &upload{s: s, key: key, id: random(), container: s.container(key)}
+	u := &upload{s: s, key: key, id: origin.RandomName(), container: s.container(key)}
 	data := origintest.Data(n, 1)
 	var err error
 	if u.src, err = newSource(t.Context(), bytes.NewReader(data), -1, s.block); err != nil {
@@ -320,7 +320,7 @@ func TestTooManySegments(t *testing.T) {
 func TestAnOddContainer(t *testing.T) {
 	l := newLab(t)
 	for _, open := range []func(*Store) *Store{small, dynamic} {
-		s := open(l.open(t, Options{Container: "test %41?#ä-" + random()}))
+		s := open(l.open(t, Options{Container: "test %41?#ä-" + origin.RandomName()}))
 		data := origintest.Data(100<<10, 1)
 		loc, err := s.Put(t.Context(), s.Locate("image"), -1, bytes.NewReader(data))
 		if err != nil {
