@@ -27,14 +27,18 @@ var arrows = []struct {
 	{"origin", nil, "origin stands at the end of all arrows"},
 	{"cache", []string{"origin"}, "the cache knows bytes, and neither records nor HTTP"},
 	{"registry/registrytest", []string{"registry", "origin"}, "a conformance suite knows its contract alone"},
-	{"registry/db", []string{"registry", "origin", "registry/db/"}, "an implementation of registry knows no other"},
+	{"registry/metadef", []string{"registry"}, "definitions are seen by callers, and know nothing else"},
+	{"registry/db", []string{"registry", "registry/metadef", "origin", "registry/db/"}, "an implementation of registry knows no other"},
 	{"registry/bus", []string{"registry", "origin"}, "an implementation of registry knows no other"},
 	{"registry/client", []string{"registry", "origin"}, "an implementation of registry knows no other"},
 	{"registry/task", []string{"registry", "origin", "origin/diskformat"}, "tasks work on contracts"},
-	{"registry/api", []string{"registry", "registry/task", "origin"}, "the API speaks over any registry.Images"},
+	{"registry/identity", []string{"registry"}, "who somebody is has nothing to do with images"},
+	{"registry/api", []string{"registry", "registry/metadef", "registry/identity", "registry/task", "origin"}, "the API speaks over any registry.Images"},
+	{"registry/api/v1", []string{"registry", "registry/api"}, "another face of the same registry, which takes from the first what they share"},
+	{"registry/api/v1/v1test", nil, "a client of 2011 knows a server by what it answers"},
 	{"registry", []string{"origin"}, "records name data, and know neither cache nor HTTP"},
 	{"proxy/wire", []string{"cache"}, "the short way of a request knows connections and sections of files"},
-	{"proxy", []string{"proxy/wire", "cache", "registry", "registry/api", "origin"}, "the proxy gets its backends from cmd, as contracts"},
+	{"proxy", []string{"proxy/wire", "cache", "registry", "registry/api", "registry/api/v1", "registry/identity", "origin"}, "the proxy gets its backends from cmd, as contracts"},
 	{"cmd/", nil, ""}, // everything: here the parts are put together
 }
 
@@ -44,8 +48,8 @@ var foreign = []struct {
 	by     []string
 	reason string
 }{
-	{"github.com/gin-gonic/gin", []string{"proxy", "registry/api"}, "routes are the affair of proxy and registry/api"},
-	{"net/http", []string{"proxy", "proxy/wire", "registry/api", "registry/client", "origin/s3", "origin/swift", "origin/web",
+	{"github.com/gin-gonic/gin", []string{"proxy", "registry/api", "registry/api/v1"}, "routes are the affair of proxy and registry/api"},
+	{"net/http", []string{"proxy", "proxy/wire", "registry/api", "registry/api/v1", "registry/api/v1/v1test", "registry/client", "origin/s3", "origin/swift", "origin/web",
 		"origin/faultproxy", "origin/origintest", "cmd/", "deploy/"},
 		"there is no HTTP below registry/api but in what speaks to a server"},
 	{"github.com/mattn/go-sqlite3", []string{"registry/db"}, "only registry/db knows SQL"},

@@ -356,6 +356,70 @@ func TestTheStepsOfAnUploadAreReadAtOnce(t *testing.T) {
 	m.want(t, idA, "aborted", 4)
 }
 
+// fakeWork changes the name of an image with every step of its staging and tasks.
+type fakeWork struct {
+	registry.Stages
+	registry.Tasks
+	images *fakeImages
+}
+
+func (f fakeWork) BeginStage(_ context.Context, id string, _ origin.Location) (*registry.Image, error) {
+	f.images.set(id, "begun")
+	return nil, nil
+}
+
+func (f fakeWork) FinishStage(_ context.Context, id string, _ origin.Location, _ origin.Summary) (*registry.Image, error) {
+	f.images.set(id, "staged")
+	return nil, nil
+}
+
+func (f fakeWork) Adopt(_ context.Context, id string) (*registry.Image, error) {
+	f.images.set(id, "adopted")
+	return nil, nil
+}
+
+func (f fakeWork) AddTask(_ context.Context, t *registry.Task, begin func(*registry.Image) error) (*registry.Task, error) {
+	if begin == nil {
+		return t, nil
+	}
+	defer f.images.set(t.ImageID, "importing")
+	return t, begin(&registry.Image{ID: t.ImageID})
+}
+
+func (f fakeWork) EndTask(_ context.Context, _ *registry.Task, _ string, end func(*registry.Image) error) error {
+	if end == nil {
+		return nil
+	}
+	defer f.images.set(idA, "ended")
+	return end(&registry.Image{ID: idA})
+}
+
+func TestTheStepsOfAnImportAreReadAtOnce(t *testing.T) {
+	m := newMemory(t)
+	m.images.set(idA, "queued")
+	m.run(t)
+	ctx := t.Context()
+	fake := fakeWork{images: m.images}
+	stages, tasks := m.Stages(fake), m.Tasks(fake)
+	nothing := func(*registry.Image) error { return nil }
+	m.want(t, idA, "queued", 1)
+	stages.BeginStage(ctx, idA, origin.Location{})
+	m.want(t, idA, "begun", 2)
+	stages.FinishStage(ctx, idA, origin.Location{}, origin.Summary{})
+	m.want(t, idA, "staged", 3)
+	tasks.AddTask(ctx, &registry.Task{ImageID: idA}, nothing)
+	m.want(t, idA, "importing", 4)
+	stages.Adopt(ctx, idA)
+	m.want(t, idA, "adopted", 5)
+	tasks.EndTask(ctx, &registry.Task{}, "holder", nothing) // who ends it need not name the image
+	m.want(t, idA, "ended", 6)
+	tasks.EndTask(ctx, &registry.Task{}, "holder", func(*registry.Image) error { return errors.New("not heard of") })
+	m.want(t, idA, "ended", 7)
+	tasks.AddTask(ctx, &registry.Task{ImageID: idA}, nil)
+	tasks.EndTask(ctx, &registry.Task{}, "holder", nil)
+	m.want(t, idA, "ended", 7)
+}
+
 // getLater starts a Get and returns where its name will come.
 func (m memory) getLater(ctx context.Context, id string) <-chan string {
 	got := make(chan string, 1)

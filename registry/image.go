@@ -29,9 +29,9 @@ const (
 
 // Limits bound what an image may hold. The zero value means the defaults.
 type Limits struct {
-	// Properties and Tags are the largest numbers of each; 0 means 128 and
-	// less than 0 means any number.
-	Properties, Tags int
+	// Properties, Tags and Members are the largest numbers of each; 0 means 128
+	// and less than 0 means any number.
+	Properties, Tags, Members int
 	// Locations is the largest number of places where the data of an image is;
 	// 0 means 10 and less than 0 means any number.
 	Locations int
@@ -47,6 +47,9 @@ func (l Limits) WithDefaults() Limits {
 	}
 	if l.Tags == 0 {
 		l.Tags = 128
+	}
+	if l.Members == 0 {
+		l.Members = 128
 	}
 	if l.Locations == 0 {
 		l.Locations = 10
@@ -72,6 +75,7 @@ func (img *Image) Clone() *Image {
 	}
 	c.Tags = slices.Clone(img.Tags)
 	c.Properties = maps.Clone(img.Properties)
+	c.Members = slices.Clone(img.Members)
 	return &c
 }
 
@@ -83,14 +87,15 @@ func clonePointer[T any](p *T) *T {
 	return &v
 }
 
-// Normalize brings the set of tags into its one form, sorted and without
-// duplicates, and makes Properties a map that can be written to.
+// Normalize brings the sets of tags and members into their one form, sorted and
+// tags without duplicates, and makes Properties a map that can be written to.
 func (img *Image) Normalize() {
 	slices.Sort(img.Tags)
 	img.Tags = slices.Compact(img.Tags)
 	if img.Properties == nil {
 		img.Properties = map[string]string{}
 	}
+	img.sortMembers()
 }
 
 // Draft returns a queued image with the id of img and those of its fields that
@@ -109,7 +114,10 @@ func (img *Image) take(by *Image) {
 	img.Visibility, img.Protected, img.Hidden = by.Visibility, by.Protected, by.Hidden
 	img.DiskFormat, img.ContainerFormat = by.DiskFormat, by.ContainerFormat
 	img.MinRAM, img.MinDisk = by.MinRAM, by.MinDisk
-	img.Tags, img.Properties = by.Tags, by.Properties
+	img.Tags, img.Properties, img.Members = by.Tags, by.Properties, by.Members
+	if img.takesHashes() {
+		img.Checksum, img.HashAlgo, img.HashValue = by.Checksum, by.HashAlgo, by.HashValue
+	}
 	img.LocationMetadata = nil
 	for _, loc := range img.Locations { // what is written beside others has no place
 		if metadata := by.LocationMetadata[loc.URL]; len(metadata) > 0 {
@@ -121,6 +129,10 @@ func (img *Image) take(by *Image) {
 	}
 }
 
+// takesHashes reports whether what a client says of the hashes of the data is all
+// that is known of them.
+func (img *Image) takesHashes() bool { return img.Status == Active && img.Digest == "" }
+
 // Amended returns img with the fields of by that are for change (see
 // Images.Update), normalized, or img itself if they are the same. Neither is
 // altered. ErrForbidden if a field may not change in img's status: the formats
@@ -128,7 +140,12 @@ func (img *Image) take(by *Image) {
 func (img *Image) Amended(by *Image) (*Image, error) {
 	next := img.Clone()
 	next.take(by)
-	if img.sameSettable(next) {
+	if by.Status != "" && by.Status != img.Status {
+		if !img.Status.movesFreely(by.Status) {
+			return nil, fmt.Errorf("%w: image is %s: it cannot become %s by itself", ErrConflict, img.Status, by.Status)
+		}
+		next.Status = by.Status
+	} else if img.sameSettable(next) {
 		return img, nil
 	}
 	if img.Status != Queued && img.Status != Importing {
@@ -148,7 +165,8 @@ func (img *Image) sameSettable(o *Image) bool {
 		img.DiskFormat == o.DiskFormat && img.ContainerFormat == o.ContainerFormat &&
 		img.MinRAM == o.MinRAM && img.MinDisk == o.MinDisk &&
 		slices.Equal(img.Tags, o.Tags) && maps.Equal(img.Properties, o.Properties) &&
-		img.SameLocationMetadata(o)
+		sameMembers(img.Members, o.Members) && img.SameLocationMetadata(o) &&
+		img.Checksum == o.Checksum && img.HashAlgo == o.HashAlgo && img.HashValue == o.HashValue
 }
 
 // SameLocationMetadata reports whether the same is written beside the locations of
@@ -204,6 +222,9 @@ func (img *Image) Validate(l Limits) error {
 		return err
 	}
 	if err := checkProperties(img.Properties, l.Properties); err != nil {
+		return err
+	}
+	if err := checkMembers(img.Members, l.Members); err != nil {
 		return err
 	}
 	return img.checkLocations()

@@ -14,7 +14,7 @@ import (
 func TestStatusMachine(t *testing.T) {
 	all := []Status{Queued, Saving, Uploading, Importing, Active, Deactivated, Killed, PendingDelete, Deleted, "", "other"}
 	for from, want := range map[Status][]Status{
-		Queued:        {Saving, Uploading, Importing, Active, Deleted},
+		Queued:        {Saving, Uploading, Importing, Active, Killed, Deleted},
 		Saving:        {Queued, Active, Killed, Deleted},
 		Uploading:     {Queued, Importing, Deleted},
 		Importing:     {Queued, Active, Deleted},

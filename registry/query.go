@@ -11,6 +11,14 @@ import (
 // is every image that is listed without being asked for: neither hidden nor of
 // another project's community.
 type Query struct {
+	// Caller is for whom the list is: what it does not see (Caller.Sees) is not
+	// listed, of what is shared with it only what MemberStatus says, and of
+	// community images those of its own unless Visibility asks for more. nil means
+	// the registry itself, which sees all like an admin without a project.
+	Caller *Caller
+	// MemberStatus says which images that are shared with the caller's project are
+	// listed; "" means accepted. It restricts no others.
+	MemberStatus MemberStatus
 	// Match: each must hold. Columns: id, name, status, disk_format,
 	// container_format, owner, checksum, os_hash_value.
 	Match []Match

@@ -28,6 +28,9 @@ var (
 	ErrTooLarge = errors.New("limit exceeded")
 	// ErrUnavailable: the registry cannot be asked just now.
 	ErrUnavailable = errors.New("registry unavailable")
+	// ErrTooOld: events after that revision are not kept any more. Who watches
+	// forgets all that it knows, and watches from the latest revision.
+	ErrTooOld = errors.New("events are not kept any more")
 )
 
 // Status is where an image is in its life.
@@ -94,6 +97,8 @@ type Image struct {
 
 	Tags       []string          // a set, sorted
 	Properties map[string]string // custom properties
+	// Members are the projects that it is shared with, sorted by project.
+	Members []Member
 
 	// Times are in UTC. ActivatedAt is when the data became complete, zero
 	// before that; it is the data's Last-Modified (RFC 9110, section 8.8.2).
@@ -126,10 +131,14 @@ type Images interface {
 	// Update reads the image, lets change alter the copy, checks it
 	// (Image.Validate) and stores it: all of it or nothing. Two updates never
 	// overlap. change may be called more than once, must not keep the copy,
-	// and its error is returned as it is. Status, digest, sizes, hashes,
-	// locations, ids, revision and times are not for change: what it does to
-	// them is ignored, as is LocationMetadata of what is no location. A change
-	// that alters nothing is not stored, and makes no event.
+	// and its error is returned as it is. Digest, sizes, hashes, locations,
+	// ids, revision and times are not for change: what it does to them is
+	// ignored, as is LocationMetadata of what is no location. Only of an active
+	// image without a digest are the hashes for change: they are what a client
+	// says that the data has, until Hashed says what it has. Of the status only
+	// those steps are that need no data: active to deactivated and back, and
+	// queued to killed; ErrConflict for another. A change that alters nothing is
+	// not stored, and makes no event. One of members alone leaves UpdatedAt.
 	Update(ctx context.Context, id string, change func(*Image) error) (*Image, error)
 	// Delete makes the image unknown for good and leaves its locations to
 	// Uploads.Orphans. ErrForbidden if it is protected. check, if not nil,
@@ -219,6 +228,9 @@ const (
 	EventUpdate EventKind = "update" // metadata, or a status without data
 	EventData   EventKind = "data"   // data became readable
 	EventDelete EventKind = "delete"
+	// EventNone changed nothing: it is a sign of life. Everything up to its
+	// Revision was heard.
+	EventNone EventKind = ""
 )
 
 // An Event says that the record of an image changed. Revisions rise by one, so
@@ -229,15 +241,24 @@ type Event struct {
 	Kind     EventKind
 	// Digest names the data of the image before a delete, "" otherwise.
 	Digest origin.Digest
+	// At is when it was committed, in UTC.
+	At time.Time
 }
 
 // A Log is the table of all events: the truth that delivery brings along.
 type Log interface {
 	// Since returns the events after the given revision in order, at most
-	// limit.
+	// limit. ErrTooOld if some of them were pruned.
 	Since(ctx context.Context, revision int64, limit int) ([]Event, error)
 	// Revision returns the latest revision, 0 when nothing ever changed.
 	Revision(ctx context.Context) (int64, error)
+}
+
+// A Pruner forgets old events.
+type Pruner interface {
+	// PruneEvents forgets events from before a time, but never the newest keep of
+	// them, and returns how many that were.
+	PruneEvents(ctx context.Context, before time.Time, keep int) (int64, error)
 }
 
 // Events tells what changed.
@@ -245,6 +266,7 @@ type Events interface {
 	// Watch yields every event after the given revision, in order and without
 	// a gap, and waits for the next. It ends when ctx does. After an error it
 	// yields nothing more: the watcher must treat all it knows as stale and
-	// watch anew.
+	// watch anew; after ErrTooOld from the latest revision. Where the registry
+	// is elsewhere a sign of life (EventNone) comes at least every second.
 	Watch(ctx context.Context, revision int64) iter.Seq2[Event, error]
 }

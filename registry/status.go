@@ -15,7 +15,7 @@ func (s Status) CanBecome(t Status) bool {
 func (s Status) next() []Status {
 	switch s {
 	case Queued:
-		return []Status{Saving, Uploading, Importing, Active, Deleted}
+		return []Status{Saving, Uploading, Importing, Active, Killed, Deleted}
 	case Saving:
 		return []Status{Active, Queued, Killed, Deleted}
 	case Uploading:
@@ -32,6 +32,12 @@ func (s Status) next() []Status {
 		return []Status{Deleted}
 	}
 	return nil // Deleted, and what is no status
+}
+
+// movesFreely reports whether an image may come from s into t without anything
+// being done to its data.
+func (s Status) movesFreely(t Status) bool {
+	return s == Active && t == Deactivated || s == Deactivated && t == Active || s == Queued && t == Killed
 }
 
 // Become moves the image to status t and clears what does not belong there:

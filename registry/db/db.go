@@ -42,8 +42,9 @@ type Options struct {
 	Now func() time.Time
 }
 
-// A DB is registry.Images, Uploads, Locations, Books and Log over one database. It
-// is safe for concurrent use. Only one process may have a database open, but for those that open it as it is and only read.
+// A DB is registry.Images, Uploads, Locations, Stages, Tasks, Usages, Books and Log
+// over one database. It is safe for concurrent use. Only one process may have a
+// database open, but for those that open it as it is and only read.
 type DB struct {
 	writer, reader *sql.DB
 	path           string
@@ -59,6 +60,9 @@ var (
 	_ registry.Locations = (*DB)(nil)
 	_ registry.Books     = (*DB)(nil)
 	_ registry.Log       = (*DB)(nil)
+	_ registry.Tasks     = (*DB)(nil)
+	_ registry.Stages    = (*DB)(nil)
+	_ registry.Usages    = (*DB)(nil)
 )
 
 // Open opens the database and brings its tables up to date. Errors name the

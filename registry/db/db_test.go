@@ -2,7 +2,9 @@ package db_test
 
 import (
 	"path/filepath"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -12,6 +14,13 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A clock goes as time does, and may be put on.
+type clock struct{ ahead atomic.Int64 }
+
+func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
+
+func (c *clock) pass(d time.Duration) { c.ahead.Add(int64(d)) }
 
 // open opens the database at path, which tells notify of its commits and gives
 // deleted data no grace.
@@ -35,9 +44,19 @@ func TestConformance(t *testing.T) {
 	registrytest.TestImages(t, func(t *testing.T) registrytest.Stack {
 		// The bus is made after the database that it reads and that wakes it.
 		var events *bus.Local
-		d := open(t, filepath.Join(t.TempDir(), "registry.db"), func(r int64) { events.Notify(r) })
+		var c clock
+		d, err := db.Open(t.Context(), db.Options{
+			Path: filepath.Join(t.TempDir(), "registry.db"), Grace: -1, Now: c.now,
+			Notify: func(r int64) { events.Notify(r) },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 		events = bus.New(d)
 		t.Cleanup(func() { closeDB(t, d) })
-		return registrytest.Stack{Images: d, Uploads: d, Locations: d, Books: d, Log: d, Events: events}
+		return registrytest.Stack{
+			Images: d, Uploads: d, Locations: d, Books: d, Log: d, Events: events,
+			Tasks: d, Stages: d, Usages: d, Pass: c.pass,
+		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -79,22 +80,66 @@ func (d *DB) Update(ctx context.Context, id string, alter func(*registry.Image) 
 		if err != nil {
 			return err
 		}
-		draft := old.Clone()
-		if err := alter(draft); err != nil {
-			return refusal{err}
-		}
-		if next, err = old.Amended(draft); err != nil || next == old {
+		if next, err = d.amend(old, alter); err != nil {
 			return err
 		}
-		if err := next.Validate(d.limits); err != nil {
-			return err
-		}
-		return c.store(ctx, old, next, registry.EventUpdate)
+		return c.storeAmended(ctx, old, next)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return next, nil
+}
+
+// A step is one of an image's status.
+type step struct{ from, to registry.Status }
+
+// amend returns old as alter wants it, checked, or old itself if alter changes
+// nothing. Besides the steps that are free it may make those that are named.
+func (d *DB) amend(old *registry.Image, alter func(*registry.Image) error, steps ...step) (*registry.Image, error) {
+	draft := old.Clone()
+	if err := alter(draft); err != nil {
+		return nil, refusal{err}
+	}
+	to := draft.Status
+	moves := slices.Contains(steps, step{old.Status, to})
+	if moves {
+		draft.Status = old.Status
+	}
+	next, err := old.Amended(draft)
+	if err != nil {
+		return nil, err
+	}
+	if moves {
+		next = next.Clone()
+		if err := next.Become(to); err != nil {
+			return nil, err
+		}
+	}
+	if next == old {
+		return old, nil
+	}
+	return next, next.Validate(d.limits)
+}
+
+// storeAmended stores what amend returned.
+func (c *change) storeAmended(ctx context.Context, old, next *registry.Image) error {
+	if next == old {
+		return nil
+	}
+	next.UpdatedAt = c.at
+	if membersAlone(old, next) {
+		next.UpdatedAt = old.UpdatedAt
+	}
+	return c.put(ctx, old, next, registry.EventUpdate)
+}
+
+// membersAlone reports whether nothing but members differs.
+func membersAlone(old, next *registry.Image) bool {
+	rest := next.Clone()
+	rest.Members = old.Members
+	same, err := old.Amended(rest)
+	return err == nil && same == old
 }
 
 // Delete implements registry.Images. An upload that is under way keeps its
@@ -117,6 +162,12 @@ func (d *DB) Delete(ctx context.Context, id string, check func(*registry.Image) 
 		if _, err := c.event(ctx, id, registry.EventDelete, img.Digest); err != nil {
 			return err
 		}
+		if err := c.unstage(ctx, id); err != nil {
+			return err
+		}
+		if err := c.failTasks(ctx, id, "the image was deleted"); err != nil {
+			return err
+		}
 		if _, err := c.ExecContext(ctx, "DELETE FROM images WHERE id = ?", id); err != nil {
 			return err
 		}
@@ -128,8 +179,14 @@ func (d *DB) Delete(ctx context.Context, id string, check func(*registry.Image) 
 				return err
 			}
 		}
-		_, err = c.ExecContext(ctx, `DELETE FROM manifests WHERE digest = ?
-			AND NOT EXISTS (SELECT 1 FROM images WHERE images.digest = manifests.digest)`, img.Digest)
-		return err
+		return c.dropManifest(ctx, img.Digest)
 	})
+}
+
+// dropManifest forgets a manifest that no data has any more.
+func (c *change) dropManifest(ctx context.Context, digest origin.Digest) error {
+	_, err := c.ExecContext(ctx, `DELETE FROM manifests WHERE digest = ?
+		AND NOT EXISTS (SELECT 1 FROM images WHERE images.digest = manifests.digest)
+		AND NOT EXISTS (SELECT 1 FROM staged WHERE staged.digest = manifests.digest)`, digest)
+	return err
 }

@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -71,10 +72,12 @@ func TestPagesAreFoundByAnIndex(t *testing.T) {
 		{"the default order after a marker", registry.Query{}, []any{int64(1), "x"}, "images_created (created_at<?)", false},
 		{"the oldest first", registry.Query{Sort: []registry.Order{{Key: "created_at"}, {Key: "id"}}}, []any{int64(1), "x"}, "images_created (created_at>?)", false},
 		{"by name", registry.Query{Sort: []registry.Order{{Key: "name", Desc: true}}}, nil, "USING INDEX images_name", false},
+		{"the smallest first", registry.Query{Sort: []registry.Order{{Key: "size"}}}, nil, "USING INDEX images_size\nUSE TEMP B-TREE FOR LAST 2 TERMS", true},
 		{"by size", registry.Query{Sort: []registry.Order{{Key: "size", Desc: true}}}, nil, "USING INDEX images_size", false},
 		{"by update", registry.Query{Sort: []registry.Order{{Key: "updated_at", Desc: true}}}, []any{int64(1), int64(1), "x"}, "images_updated (updated_at<?)", false},
 		{"of a name", registry.Query{Match: []registry.Match{{Column: "name", Values: []string{"x"}}}}, nil, "images_name (name=?)", false},
 		{"of an id", registry.Query{Match: []registry.Match{{Column: "id", Values: []string{"x"}}}}, nil, "(id=?)", false},
+		{"by name, ties the newest first", registry.Query{Sort: []registry.Order{{Key: "name"}}}, nil, "USING INDEX images_name\nUSE TEMP B-TREE FOR LAST 2 TERMS", true},
 		{"of a hash", registry.Query{Match: []registry.Match{{Column: "os_hash_value", Values: []string{"x"}}}}, nil, "images_hash (hash_value=?)", true},
 		{"updated lately", registry.Query{
 			Times: []registry.TimeBound{{Column: "updated_at", Op: "gte", Time: time.Unix(1, 0)}},
@@ -90,14 +93,102 @@ func TestPagesAreFoundByAnIndex(t *testing.T) {
 	}
 }
 
-// explain returns the plan for the page of q after the values of a marker.
-func explain(t *testing.T, d *DB, q registry.Query, marker []any) string {
-	t.Helper()
-	keys, err := sortKeys(q.Sort)
+// TestWhatAProjectIsShownIsFoundByIndexes looks at the plans too: no set of what it
+// is shown may be looked for among the images of others, or be sorted.
+func TestWhatAProjectIsShownIsFoundByIndexes(t *testing.T) {
+	d := openTemp(t)
+	project := &registry.Caller{Project: "p", Roles: []string{"reader"}}
+	byName := []registry.Order{{Key: "name", Desc: true}}
+	for _, tt := range []struct {
+		name   string
+		q      registry.Query
+		marker []any
+		want   []string
+	}{
+		{"the default list", registry.Query{Caller: project}, nil, []string{
+			"images_visibility (visibility=? AND hidden=?)", "images_owner (owner=? AND hidden=?)", "members_project (project=? AND status=?)",
+		}},
+		{"after a marker", registry.Query{Caller: project}, []any{int64(1), "x"}, []string{
+			"images_visibility (visibility=? AND hidden=? AND created_at<?)", "images_owner (owner=? AND hidden=? AND created_at<?)", "members_project (project=? AND status=?)",
+		}},
+		{"by name", registry.Query{Caller: project, Sort: byName}, nil, []string{
+			"images_visibility_name (visibility=? AND hidden=?)", "images_owner_name (owner=? AND hidden=?)", "members_project (project=? AND status=?)",
+		}},
+		{"what is shared with it", registry.Query{Caller: project, Visibility: registry.Shared, MemberStatus: registry.AllMemberStatuses}, nil, []string{
+			"images_owner (owner=? AND hidden=?)", "members_project (project=?)",
+		}},
+		{"everything", registry.Query{Caller: project, Visibility: registry.AllVisibilities}, nil, []string{
+			"images_visibility (visibility=? AND hidden=?)", "images_owner (owner=? AND hidden=?)",
+		}},
+		{"of a checksum", registry.Query{Caller: project, Match: []registry.Match{{Column: "checksum", Values: []string{"x"}}}}, nil, []string{
+			"images_checksum (checksum=?)",
+		}},
+		{"of an id", registry.Query{Caller: project, Match: []registry.Match{{Column: "id", Values: []string{"x"}}}}, nil, []string{"(id=?)"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			plan := explain(t, d, tt.q, tt.marker)
+			for _, want := range tt.want {
+				if !strings.Contains(plan, want) {
+					t.Errorf("no %s", want)
+				}
+			}
+			if strings.Contains(plan, "SCAN images") || t.Failed() {
+				t.Errorf("plan:\n%s", plan)
+			}
+		})
+	}
+}
+
+// TestATagOrPropertyOfFewIsWhatAPageBeginsWith: and one of many is not.
+func TestATagOrPropertyOfFewIsWhatAPageBeginsWith(t *testing.T) {
+	d := openTemp(t)
+	ctx := t.Context()
+	fillWith(t, d, few+10, func(i int) *registry.Image {
+		img := benchmarkImage(i)
+		img.Visibility = registry.Shared
+		return img
+	})
+	long := strings.Repeat("ä", 70)
+	rare, err := d.Create(ctx, &registry.Image{
+		Visibility: registry.Private, Tags: []string{"seldom"}, Properties: map[string]string{"long": long + "1"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := filter(q)
+	for _, tt := range []struct {
+		name string
+		q    registry.Query
+		rare bool
+		want int
+	}{
+		{"a tag of all", registry.Query{Tags: []string{"linux"}}, false, 25},
+		{"a property of all", registry.Query{Properties: map[string]string{"os_distro": "debian"}}, false, 25},
+		{"a tag of one", registry.Query{Tags: []string{"seldom"}}, true, 1},
+		{"a property of one", registry.Query{Properties: map[string]string{"long": long + "1"}}, true, 1},
+		{"a value that begins like it", registry.Query{Properties: map[string]string{"long": long + "2"}}, true, 0},
+		{"a tag of none", registry.Query{Tags: []string{"none"}}, true, 0},
+		{"both of one", registry.Query{Tags: []string{"seldom"}, Properties: map[string]string{"long": long + "1"}}, true, 1},
+		{"of one and of others", registry.Query{Tags: []string{"seldom", "linux"}}, true, 0},
+		{"for who does not see it", registry.Query{Tags: []string{"seldom"}, Caller: &registry.Caller{Stranger: true}}, true, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.q.Limit = 25
+			images, err := d.List(ctx, tt.q)
+			if err != nil || len(images) != tt.want || tt.want == 1 && images[0].ID != rare.ID {
+				t.Errorf("%d images, %v", len(images), err)
+			}
+			plan := explain(t, d, tt.q, nil)
+			if strings.Contains(plan, "SEARCH images USING INDEX sqlite_autoindex_images_1 (id=?)") != tt.rare {
+				t.Errorf("plan:\n%s", plan)
+			}
+		})
+	}
+}
+
+// explain returns the plan for the page of q after the values of a marker.
+func explain(t *testing.T, d *DB, q registry.Query, marker []any) string {
+	t.Helper()
+	w, sets, keys, err := plan(q)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,8 +196,17 @@ func explain(t *testing.T, d *DB, q registry.Query, marker []any) string {
 		after, args := afterMarker(keys, marker)
 		w.and(after, args...)
 	}
-	rows, err := d.reader.QueryContext(t.Context(), "EXPLAIN QUERY PLAN SELECT id, "+columns+" FROM images"+w.String()+
-		" ORDER BY "+orderBy(keys)+" LIMIT 25", w.args...)
+	var query string
+	var args []any
+	err = d.read(t.Context(), "narrow", func(tx *sql.Tx) error {
+		sets, err := narrow(t.Context(), tx, w, sets, q)
+		query, args = pageQuery(w, sets, keys, 25)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := d.reader.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,14 +277,16 @@ func benchmarkImage(i int) *registry.Image {
 	}
 }
 
-// fill stores n images in one transaction and returns their ids, the oldest
+func fill(b *testing.B, d *DB, n int) []string { return fillWith(b, d, n, benchmarkImage) }
+
+// fillWith stores n images in one transaction and returns their ids, the oldest
 // first.
-func fill(b *testing.B, d *DB, n int) (ids []string) {
+func fillWith(b testing.TB, d *DB, n int, image func(i int) *registry.Image) (ids []string) {
 	b.Helper()
 	ctx := b.Context()
 	err := d.write(ctx, "fill", func(c *change) error {
 		for i := range n {
-			img := benchmarkImage(i)
+			img := image(i)
 			img.ID, img.Status = fmt.Sprintf("%08x-0000-4000-8000-000000000000", i), registry.Queued
 			img.CreatedAt = c.at.Add(time.Duration(i-n) * time.Millisecond)
 			img.Normalize()

@@ -151,7 +151,7 @@ func (d *DB) RemoveLocation(ctx context.Context, id, url string) (next *registry
 }
 
 // BeginCopy implements registry.Locations. ErrNotFound if there is no such image;
-// ErrConflict if it is not active, or loc is in the books already; ErrTooLarge if
+// ErrConflict if it is neither active nor importing, or loc is in the books already; ErrTooLarge if
 // AddLocation would say so.
 func (d *DB) BeginCopy(ctx context.Context, id string, loc origin.Location) error {
 	return d.write(ctx, fmt.Sprintf("begin a copy of image %.80q", id), func(c *change) error {
@@ -159,8 +159,8 @@ func (d *DB) BeginCopy(ctx context.Context, id string, loc origin.Location) erro
 		if err != nil {
 			return err
 		}
-		if img.Status != registry.Active {
-			return fmt.Errorf("%w: image is %s: data can be copied only while it is active", registry.ErrConflict, img.Status)
+		if img.Status != registry.Active && img.Status != registry.Importing {
+			return fmt.Errorf("%w: image is %s: data can be copied only while it is active or importing", registry.ErrConflict, img.Status)
 		}
 		if err := d.roomFor(img); err != nil {
 			return err
@@ -220,10 +220,8 @@ func (d *DB) byID(ctx context.Context, doing, condition, after string, limit int
 		w := new(where)
 		w.and(condition)
 		w.and("id > ?", after)
-		if images, err = page(ctx, tx, w, []sortKey{{column: "id"}}, max(limit, 0)); err != nil {
-			return err
-		}
-		return loadSets(ctx, tx, images)
+		images, err = page(ctx, tx, w, everything(), []sortKey{{column: "id"}}, limit)
+		return err
 	})
 	if err != nil {
 		return nil, err

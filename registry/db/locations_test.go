@@ -85,6 +85,34 @@ func TestAnOlderDatabaseIsBroughtUpToDate(t *testing.T) {
 	}
 }
 
+// TestTheMigrationsGoBack: what a site needs to return to the program before.
+func TestTheMigrationsGoBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "registry.db")
+	olderDatabase(t, path)
+	d, err := Open(t.Context(), Options{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	p, err := provider(d.writer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.DownTo(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	var images int
+	if err := d.reader.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM images").Scan(&images); err != nil || images != 2 {
+		t.Errorf("%d images, %v", images, err)
+	}
+	if _, err := p.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if img, err := d.Get(t.Context(), "active"); err != nil || len(img.Locations) != 1 {
+		t.Errorf("image %+v, %v", img, err)
+	}
+}
+
 // TestNobodyReadsAllImages looks at the plans of what is asked again and again.
 func TestNobodyReadsAllImages(t *testing.T) {
 	d := openTemp(t)
@@ -96,6 +124,12 @@ func TestNobodyReadsAllImages(t *testing.T) {
 		{"of a digest", "SELECT id FROM images WHERE digest IN (?)", "images_digest (digest=?)", []any{"d"}},
 		{"an object", "SELECT url FROM objects WHERE url = ?", "(url=?)", []any{"u"}},
 		{"a location", "SELECT url FROM locations WHERE url = ?", "locations_url (url=?)", []any{"u"}},
+		{"a staged object", "SELECT url FROM staged WHERE url = ?", "(url=?)", []any{"u"}},
+		{"a manifest that is staged", "SELECT 1 FROM staged WHERE digest = ?", "staged_digest (digest=?)", []any{"d"}},
+		{"the task of an image", "SELECT 1 FROM tasks WHERE image_id = ? AND image_id <> '' AND expires_at IS NULL", "tasks_of_image (image_id=?)", []any{"i"}},
+		{"the next task", "SELECT id FROM tasks WHERE expires_at IS NULL AND (lease_until IS NULL OR lease_until <= ?) ORDER BY created_at, id LIMIT 1", "tasks_to_do", []any{1}},
+		{"expired tasks", "SELECT id FROM tasks WHERE expires_at <= ?", "tasks_ended (expires_at<?)", []any{1}},
+		{"the images of a project", "SELECT COUNT(*) FROM images WHERE owner = ?", "(owner=?)", []any{"p"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var id, parent, unused int

@@ -110,7 +110,8 @@ func load(ctx context.Context, tx *sql.Tx, id string) (*registry.Image, error) {
 // has at most 1000 images.
 const setsAtOnce = 1000
 
-// loadSets adds properties, tags and locations to images that have none yet.
+// loadSets adds properties, tags, locations and members to images that have none
+// yet.
 func loadSets(ctx context.Context, tx *sql.Tx, images []*registry.Image) error {
 	for some := range slices.Chunk(images, setsAtOnce) {
 		if err := loadSomeSets(ctx, tx, some); err != nil {
@@ -128,10 +129,11 @@ func loadSomeSets(ctx context.Context, tx *sql.Tx, images []*registry.Image) err
 		ids[i] = img.ID
 	}
 	in := " WHERE image_id IN (" + marks(len(ids)) + ")"
-	rows, err := tx.QueryContext(ctx, "SELECT image_id, 'property', name, value, 0 AS place, NULL FROM properties"+in+
-		" UNION ALL SELECT image_id, 'tag', tag, '', 0, NULL FROM tags"+in+
-		" UNION ALL SELECT image_id, 'location', url, validator, position, metadata FROM locations"+in+
-		" ORDER BY place", slices.Concat(ids, ids, ids)...)
+	rows, err := tx.QueryContext(ctx, "SELECT image_id, 'property', name, value, 0 AS place, '', 0, 0 FROM properties"+in+
+		" UNION ALL SELECT image_id, 'tag', tag, '', 0, '', 0, 0 FROM tags"+in+
+		" UNION ALL SELECT image_id, 'location', url, validator, position, metadata, 0, 0 FROM locations"+in+
+		" UNION ALL SELECT image_id, 'member', project, status, CASE WHEN can_share THEN 1 ELSE 0 END, '', created_at, updated_at FROM members"+in+
+		" ORDER BY place", slices.Concat(ids, ids, ids, ids)...)
 	if err != nil {
 		return err
 	}
@@ -139,11 +141,11 @@ func loadSomeSets(ctx context.Context, tx *sql.Tx, images []*registry.Image) err
 	for _, img := range images {
 		img.Normalize() // for its map
 	}
-	var metadata sql.NullString // of locations alone
 	for rows.Next() {
-		var id, set, name, value string
+		var id, set, name, value, metadata string
 		var place int
-		if err := rows.Scan(&id, &set, &name, &value, &place, &metadata); err != nil {
+		var created, updated time.Time
+		if err := rows.Scan(&id, &set, &name, &value, &place, &metadata, micros{&created}, micros{&updated}); err != nil {
 			return err
 		}
 		img := byID[id]
@@ -154,13 +156,17 @@ func loadSomeSets(ctx context.Context, tx *sql.Tx, images []*registry.Image) err
 			img.Tags = append(img.Tags, name)
 		case "location":
 			img.Locations = append(img.Locations, origin.Location{URL: name, Validator: value})
-			if err := scanMetadata(img, name, metadata.String); err != nil {
+			if err := scanMetadata(img, name, metadata); err != nil {
 				return err
 			}
+		case "member":
+			img.Members = append(img.Members, registry.Member{
+				Project: name, Status: registry.MemberStatus(value), CanShare: place == 1, CreatedAt: created, UpdatedAt: updated,
+			})
 		}
 	}
 	for _, img := range images {
-		img.Normalize() // for its tags
+		img.Normalize() // for its tags and members
 	}
 	return rows.Err()
 }
@@ -169,6 +175,11 @@ func loadSomeSets(ctx context.Context, tx *sql.Tx, images []*registry.Image) err
 // is nil, a new image, and writes both record and event.
 func (c *change) store(ctx context.Context, old, next *registry.Image, kind registry.EventKind) error {
 	next.UpdatedAt = c.at
+	return c.put(ctx, old, next, kind)
+}
+
+// put is store for who has set the time of the change.
+func (c *change) put(ctx context.Context, old, next *registry.Image, kind registry.EventKind) error {
 	var err error
 	if next.Revision, err = c.event(ctx, next.ID, kind, ""); err != nil {
 		return err
@@ -187,7 +198,7 @@ func (c *change) store(ctx context.Context, old, next *registry.Image, kind regi
 	return c.storeSets(ctx, old, next)
 }
 
-// storeSets writes those of properties, tags and locations that changed.
+// storeSets writes those of properties, tags, members and locations that changed.
 func (c *change) storeSets(ctx context.Context, old, next *registry.Image) error {
 	if !maps.Equal(old.Properties, next.Properties) {
 		var rows [][]any
@@ -207,6 +218,17 @@ func (c *change) storeSets(ctx context.Context, old, next *registry.Image) error
 			return err
 		}
 	}
+	stampMembers(old, next, c.at)
+	if !slices.Equal(old.Members, next.Members) {
+		var rows [][]any
+		for _, m := range next.Members {
+			rows = append(rows, []any{next.ID, m.Project, m.Status, m.CanShare, toMicros(m.CreatedAt), toMicros(m.UpdatedAt)})
+		}
+		err := c.replace(ctx, next.ID, "members", "image_id, project, status, can_share, created_at, updated_at", rows)
+		if err != nil {
+			return err
+		}
+	}
 	if !slices.Equal(old.Locations, next.Locations) || !old.SameLocationMetadata(next) {
 		var rows [][]any
 		for i, loc := range next.Locations {
@@ -219,6 +241,23 @@ func (c *change) storeSets(ctx context.Context, old, next *registry.Image) error
 		return c.replace(ctx, next.ID, "locations", "image_id, position, url, validator, metadata", rows)
 	}
 	return nil
+}
+
+// stampMembers sets the times of the members of next, which is a change of old at
+// a time.
+func stampMembers(old, next *registry.Image, at time.Time) {
+	for i := range next.Members {
+		m := &next.Members[i]
+		was := old.Member(m.Project)
+		switch {
+		case was == nil:
+			m.CreatedAt, m.UpdatedAt = at, at
+		case was.Status != m.Status || was.CanShare != m.CanShare:
+			m.CreatedAt, m.UpdatedAt = was.CreatedAt, at
+		default:
+			*m = *was
+		}
+	}
 }
 
 // metadataText returns what the column metadata holds.

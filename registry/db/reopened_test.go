@@ -2,9 +2,11 @@ package db_test
 
 import (
 	"context"
+	"encoding/json"
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"nearsight/origin"
 	"nearsight/registry"
@@ -17,9 +19,14 @@ func TestConformanceOfADatabaseThatIsReopenedAllTheTime(t *testing.T) {
 	registrytest.TestImages(t, func(t *testing.T) registrytest.Stack {
 		r := &reopened{t: t, path: filepath.Join(t.TempDir(), "registry.db")}
 		r.events = bus.New(r)
-		r.d = open(t, r.path, r.events.Notify)
+		if err := r.open(); err != nil {
+			t.Fatal(err)
+		}
 		t.Cleanup(func() { closeDB(t, r.d) })
-		return registrytest.Stack{Images: r, Uploads: r, Locations: r, Books: r, Log: r, Events: r.events}
+		return registrytest.Stack{
+			Images: r, Uploads: r, Locations: r, Books: r, Log: r, Events: r.events,
+			Tasks: r, Stages: r, Usages: r, Pass: r.clock.pass,
+		}
 	})
 }
 
@@ -28,10 +35,19 @@ type reopened struct {
 	t      *testing.T
 	path   string
 	events *bus.Local
+	clock  clock
 
 	mu      sync.RWMutex // read-locked while d is used
 	d       *db.DB
 	changes int
+}
+
+func (r *reopened) open() error {
+	d, err := db.Open(context.Background(), db.Options{Path: r.path, Grace: -1, Notify: r.events.Notify, Now: r.clock.now})
+	if err == nil {
+		r.d = d
+	}
+	return err
 }
 
 // use returns the database as it is, and how to give it back.
@@ -45,11 +61,8 @@ func (r *reopened) restart() (*db.DB, func()) {
 	r.mu.Lock()
 	if r.changes++; r.changes%5 == 0 {
 		closeDB(r.t, r.d)
-		d, err := db.Open(context.Background(), db.Options{Path: r.path, Grace: -1, Notify: r.events.Notify})
-		if err != nil {
+		if err := r.open(); err != nil {
 			r.t.Errorf("open again: %v", err)
-		} else {
-			r.d = d
 		}
 	}
 	r.mu.Unlock()
@@ -180,4 +193,76 @@ func (r *reopened) Hashed(ctx context.Context, id string, loc origin.Location, s
 	d, done := r.restart()
 	defer done()
 	return d.Hashed(ctx, id, loc, sum)
+}
+
+func (r *reopened) Staged(ctx context.Context, id string) (origin.Location, origin.Summary, error) {
+	d, done := r.use()
+	defer done()
+	return d.Staged(ctx, id)
+}
+
+func (r *reopened) GetTask(ctx context.Context, id string) (*registry.Task, error) {
+	d, done := r.use()
+	defer done()
+	return d.GetTask(ctx, id)
+}
+
+func (r *reopened) ListTasks(ctx context.Context, q registry.TaskQuery) ([]*registry.Task, error) {
+	d, done := r.use()
+	defer done()
+	return d.ListTasks(ctx, q)
+}
+
+func (r *reopened) Usage(ctx context.Context, owner string) (registry.Usage, error) {
+	d, done := r.use()
+	defer done()
+	return d.Usage(ctx, owner)
+}
+
+func (r *reopened) BeginStage(ctx context.Context, id string, loc origin.Location) (*registry.Image, error) {
+	d, done := r.restart()
+	defer done()
+	return d.BeginStage(ctx, id, loc)
+}
+
+func (r *reopened) FinishStage(ctx context.Context, id string, loc origin.Location, sum origin.Summary) (*registry.Image, error) {
+	d, done := r.restart()
+	defer done()
+	return d.FinishStage(ctx, id, loc, sum)
+}
+
+func (r *reopened) Adopt(ctx context.Context, id string) (*registry.Image, error) {
+	d, done := r.restart()
+	defer done()
+	return d.Adopt(ctx, id)
+}
+
+func (r *reopened) AddTask(ctx context.Context, t *registry.Task, begin func(*registry.Image) error) (*registry.Task, error) {
+	d, done := r.restart()
+	defer done()
+	return d.AddTask(ctx, t, begin)
+}
+
+func (r *reopened) LeaseTask(ctx context.Context, holder string, lease time.Duration) (*registry.Task, error) {
+	d, done := r.restart()
+	defer done()
+	return d.LeaseTask(ctx, holder, lease)
+}
+
+func (r *reopened) RenewTask(ctx context.Context, id, holder string, lease time.Duration, message string, result json.RawMessage) error {
+	d, done := r.restart()
+	defer done()
+	return d.RenewTask(ctx, id, holder, lease, message, result)
+}
+
+func (r *reopened) ReleaseTask(ctx context.Context, id, holder string) error {
+	d, done := r.restart()
+	defer done()
+	return d.ReleaseTask(ctx, id, holder)
+}
+
+func (r *reopened) EndTask(ctx context.Context, t *registry.Task, holder string, end func(*registry.Image) error) error {
+	d, done := r.restart()
+	defer done()
+	return d.EndTask(ctx, t, holder, end)
 }

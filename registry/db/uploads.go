@@ -13,19 +13,24 @@ import (
 )
 
 // An object is in one place of the books at a time: live in objects while an
-// upload or a copy writes it, in locations while an image has it, dead in objects
-// until it is deleted. Each step from one to the next is one transaction.
+// upload or a copy writes it, in staged while it waits for its import, in locations
+// while an image has it, dead in objects until it is deleted. Each step from one to the next is one transaction.
 
 // Begin implements registry.Uploads. ErrConflict also if loc is in the books
 // already.
-func (d *DB) Begin(ctx context.Context, id string, loc origin.Location) (next *registry.Image, err error) {
-	err = d.write(ctx, fmt.Sprintf("begin upload to image %.80q", id), func(c *change) error {
+func (d *DB) Begin(ctx context.Context, id string, loc origin.Location) (*registry.Image, error) {
+	return d.begin(ctx, fmt.Sprintf("begin upload to image %.80q", id), id, registry.Saving, loc)
+}
+
+// begin moves the image to a status in which it waits for the data of loc.
+func (d *DB) begin(ctx context.Context, doing, id string, to registry.Status, loc origin.Location) (next *registry.Image, err error) {
+	err = d.write(ctx, doing, func(c *change) error {
 		old, err := load(ctx, c.Tx, id)
 		if err != nil {
 			return err
 		}
 		next = old.Clone()
-		if err := next.Become(registry.Saving); err != nil {
+		if err := next.Become(to); err != nil {
 			return err
 		}
 		if err := c.start(ctx, id, loc, false); err != nil {
@@ -54,7 +59,6 @@ func (d *DB) Finish(ctx context.Context, id string, loc origin.Location, sum ori
 		if err != nil {
 			return err
 		}
-		live := ended == anUpload
 		old, err := load(ctx, c.Tx, id)
 		switch {
 		case errors.Is(err, registry.ErrNotFound):
@@ -62,30 +66,39 @@ func (d *DB) Finish(ctx context.Context, id string, loc origin.Location, sum ori
 			return c.orphan(ctx, id, loc, c.at)
 		case err != nil:
 			return err
-		case !live && old.Digest == sum.Digest && slices.Contains(old.Locations, loc):
+		case ended == nothing && old.Digest == sum.Digest && slices.Contains(old.Locations, loc):
 			next = old // done before, by a call that did not hear of it
 			return nil
-		case ended == aCopy:
+		case ended == aCopy && old.Status != registry.Importing:
 			return fmt.Errorf("%w: it is a copy that is under way, and no upload", registry.ErrConflict)
-		case !live:
+		case ended == nothing:
 			lost = fmt.Errorf("%s: %w: the upload is not under way any more", doing, registry.ErrConflict)
 			return c.orphan(ctx, id, loc, c.at)
 		}
 		next = old.Clone()
-		if err := next.Become(registry.Active); err != nil {
+		if err := c.activate(ctx, old, next, loc, sum); err != nil {
 			return err
 		}
-		next.Locations = []origin.Location{loc}
-		next.ActivatedAt = c.at
-		if err := c.describe(ctx, next, sum); err != nil {
-			return err
-		}
-		return c.store(ctx, old, next, registry.EventData)
+		return c.unstage(ctx, id)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return next, lost
+}
+
+// activate makes next, a copy of old, active with the data of sum at loc, and
+// stores it.
+func (c *change) activate(ctx context.Context, old, next *registry.Image, loc origin.Location, sum origin.Summary) error {
+	if err := next.Become(registry.Active); err != nil {
+		return err
+	}
+	next.Locations = []origin.Location{loc}
+	next.ActivatedAt = c.at
+	if err := c.describe(ctx, next, sum); err != nil {
+		return err
+	}
+	return c.store(ctx, old, next, registry.EventData)
 }
 
 // checkSummary sees that sum does not contradict itself.
@@ -100,11 +113,16 @@ func checkSummary(sum origin.Summary) error {
 	return nil
 }
 
-// describe notes that the data of img is what sum says.
-func (c *change) describe(ctx context.Context, img *registry.Image, sum origin.Summary) error {
+// storeManifest notes what the data with the digest of sum is.
+func (c *change) storeManifest(ctx context.Context, sum origin.Summary) error {
 	_, err := c.ExecContext(ctx, "INSERT INTO manifests (digest, encoded) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING",
 		sum.Digest, sum.Manifest)
-	if err != nil {
+	return err
+}
+
+// describe notes that the data of img is what sum says.
+func (c *change) describe(ctx context.Context, img *registry.Image, sum origin.Summary) error {
+	if err := c.storeManifest(ctx, sum); err != nil {
 		return err
 	}
 	setSize(img, sum.Size)
@@ -127,7 +145,8 @@ func setSize(img *registry.Image, size int64) {
 func (d *DB) Abort(ctx context.Context, id string, loc origin.Location) error {
 	return d.write(ctx, fmt.Sprintf("abort upload to image %.80q", id), func(c *change) error {
 		var finished bool
-		err := c.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM locations WHERE url = ?)", loc.URL).Scan(&finished)
+		err := c.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM locations WHERE url = ?)
+			OR EXISTS (SELECT 1 FROM staged WHERE url = ?)`, loc.URL, loc.URL).Scan(&finished)
 		if err != nil {
 			return err
 		}
@@ -233,7 +252,8 @@ func (c *change) start(ctx context.Context, id string, loc origin.Location, isCo
 // knows reports whether url is in the books.
 func knows(ctx context.Context, tx *sql.Tx, url string) (known bool, err error) {
 	err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM objects WHERE url = ?)
-		OR EXISTS (SELECT 1 FROM locations WHERE url = ?)`, url, url).Scan(&known)
+		OR EXISTS (SELECT 1 FROM locations WHERE url = ?)
+		OR EXISTS (SELECT 1 FROM staged WHERE url = ?)`, url, url, url).Scan(&known)
 	return known, err
 }
 
@@ -271,6 +291,7 @@ func (c *change) orphan(ctx context.Context, id string, loc origin.Location, fro
 	}
 	_, err := c.ExecContext(ctx, `INSERT INTO objects (url, validator, image_id, state, since)
 		SELECT ?, ?, ?, 'dead', ? WHERE NOT EXISTS (SELECT 1 FROM locations WHERE url = ?)
-		ON CONFLICT (url) DO NOTHING`, loc.URL, loc.Validator, id, toMicros(from), loc.URL)
+			AND NOT EXISTS (SELECT 1 FROM staged WHERE url = ?)
+		ON CONFLICT (url) DO NOTHING`, loc.URL, loc.Validator, id, toMicros(from), loc.URL, loc.URL)
 	return err
 }

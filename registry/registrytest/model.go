@@ -37,6 +37,11 @@ func (s *suite) randomImage(r *rand.Rand, n int) *registry.Image {
 	for range r.IntN(3) {
 		img.Tags = append(img.Tags, pick("t1", "t2", "t3"))
 	}
+	for _, project := range []string{"o1", "o2"} {
+		if status := pick("", "pending", "accepted", "rejected"); status != "" {
+			img.Members = append(img.Members, registry.Member{Project: project, Status: registry.MemberStatus(status)})
+		}
+	}
 	img = s.create(img)
 	if img.DiskFormat != "" && img.ContainerFormat != "" && r.IntN(2) == 0 {
 		s.begin(img.ID, place(n))
@@ -90,10 +95,29 @@ func randomQuery(r *rand.Rand, all []*registry.Image) registry.Query {
 	if sometimes() && some.Digest != "" {
 		q.Digests = []origin.Digest{some.Digest}
 	}
-	if r.IntN(2) == 0 {
+	if caller := randomCaller(r); caller != nil {
+		q.Caller = caller
+		q.MemberStatus = registry.MemberStatus([]string{"", "pending", "rejected", "all"}[r.IntN(4)])
+	}
+	if r.IntN(2) == 0 && (q.Caller == nil || q.Caller.Sees(some)) {
 		q.Marker = some.ID
 	}
 	return q
+}
+
+func randomCaller(r *rand.Rand) *registry.Caller {
+	c := &registry.Caller{Project: []string{"", "o1", "o2"}[r.IntN(3)]}
+	switch r.IntN(8) {
+	case 0:
+		return nil
+	case 1:
+		c.Roles = []string{"admin"}
+	case 2:
+		c.Stranger = true
+	default:
+		c.Roles = []string{[]string{"member", "reader", "service"}[r.IntN(3)]}
+	}
+	return c
 }
 
 // model is what List promises, done the simple way.
@@ -184,8 +208,39 @@ func matches(img *registry.Image, q registry.Query) bool {
 	if len(q.Digests) > 0 && !slices.Contains(q.Digests, img.Digest) {
 		return false
 	}
-	if q.Visibility == "" && img.Visibility == registry.Community && img.Owner != nil {
+	return isListed(img, q) && img.Hidden == (q.Hidden != nil && *q.Hidden) && (q.Protected == nil || *q.Protected == img.Protected)
+}
+
+// isListed is what the type registry.Query says of its Caller, Visibility and
+// MemberStatus.
+func isListed(img *registry.Image, q registry.Query) bool {
+	c := q.Caller
+	if c == nil {
+		c = registry.Everybody()
+	}
+	if !c.Sees(img) {
 		return false
 	}
-	return img.Hidden == (q.Hidden != nil && *q.Hidden) && (q.Protected == nil || *q.Protected == img.Protected)
+	switch q.Visibility {
+	case "":
+		if img.Visibility == registry.Community && img.Owner != nil && !c.Owns(img) {
+			return false
+		}
+	case registry.AllVisibilities:
+	default:
+		if img.Visibility != q.Visibility {
+			return false
+		}
+	}
+	member := img.Member(c.Project)
+	if c.Is("admin") || img.Visibility != registry.Shared || img.Owner == nil || c.Owns(img) || member == nil {
+		return true
+	}
+	switch q.MemberStatus {
+	case "":
+		return member.Status == registry.Accepted
+	case registry.AllMemberStatuses:
+		return true
+	}
+	return member.Status == q.MemberStatus
 }

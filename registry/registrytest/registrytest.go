@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"reflect"
 	"testing"
+	"time"
 
 	"nearsight/origin"
 	"nearsight/registry"
@@ -27,6 +28,11 @@ type Stack struct {
 	Books     registry.Books
 	Log       registry.Log
 	Events    registry.Events
+	Tasks     registry.Tasks
+	Stages    registry.Stages
+	Usages    registry.Usages
+	// Pass makes the registry's time go on.
+	Pass func(time.Duration)
 }
 
 // TestImages checks that the registries that open returns keep the contracts of
@@ -48,6 +54,16 @@ func TestImages(t *testing.T, open func(t *testing.T) Stack) {
 		{"books", booksTests()},
 		{"list", listTests()},
 		{"events", eventTests()},
+		{"status", statusTests()},
+		{"members", memberTests()},
+		{"visibility", visibilityTests()},
+		{"stages", stageTests()},
+		{"imports", importTests()},
+		{"tasks", taskTests()},
+		{"leases", leaseTests()},
+		{"ends of tasks", endTests()},
+		{"usage", usageTests()},
+		{"writers", writerTests()},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for _, tt := range group.tests {
@@ -264,6 +280,7 @@ func (s *suite) wantSame(got, want *registry.Image) {
 		img.Normalize()
 		img.Tags = append([]string{}, img.Tags...)
 		img.Locations = append([]origin.Location{}, img.Locations...)
+		img.Members = append([]registry.Member{}, img.Members...)
 		if len(img.LocationMetadata) == 0 {
 			img.LocationMetadata = nil
 		}

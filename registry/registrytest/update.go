@@ -89,7 +89,7 @@ func updateTests() []test {
 				func(i *registry.Image) { i.Name = ptr("x") },
 				func(i *registry.Image) { i.Tags = []string{"b", "a", "b"} },
 				func(i *registry.Image) { i.Properties = maps.Clone(i.Properties) },
-				func(i *registry.Image) { i.Status, i.Revision, i.Size = registry.Active, 77, ptr(int64(5)) },
+				func(i *registry.Image) { i.Revision, i.Size = 77, ptr(int64(5)) },
 			} {
 				s.unchanged(id, func() { s.wantSame(s.update(id, change), s.get(id)) })
 			}
@@ -116,7 +116,7 @@ func updateTests() []test {
 			before := s.upload(draft("x"), place(1), "data")
 			got := s.update(before.ID, func(i *registry.Image) {
 				i.MinRAM = 1
-				i.ID, i.Status, i.Revision = "other", registry.Deleted, 1000
+				i.ID, i.Revision = "other", 1000
 				i.Size, i.VirtualSize, i.Checksum, i.HashAlgo, i.HashValue = nil, nil, "x", "x", "x"
 				i.Digest, i.Locations = "x", []origin.Location{place(9)}
 				i.CreatedAt, i.UpdatedAt, i.ActivatedAt = time.Time{}, time.Time{}, time.Time{}
@@ -124,6 +124,22 @@ func updateTests() []test {
 			before.MinRAM, before.Revision, before.UpdatedAt = 1, before.Revision+1, got.UpdatedAt
 			s.wantSame(got, before)
 			s.wantSame(s.get(before.ID), before)
+		}},
+		{"only of an active image without a digest are the hashes for change", func(s *suite) {
+			hash := func(i *registry.Image) { i.Checksum, i.HashAlgo, i.HashValue = "c", "sha512", "h" }
+			id := s.create(draft("x")).ID
+			s.unchanged(id, func() { s.update(id, hash) })
+			s.add(id, web(1), 4, nil)
+			if got := s.update(id, hash); got.Checksum != "c" || got.HashAlgo != "sha512" || got.HashValue != "h" {
+				s.Errorf("image %+v", got)
+			}
+			if got := s.list(registry.Query{Match: []registry.Match{{Column: "checksum", Values: []string{"c"}}}, Limit: 9}); len(got) != 1 {
+				s.Errorf("listed %v", got)
+			}
+			if got := s.hashed(id, web(1), summary("data")); got.Checksum != summary("data").MD5 {
+				s.Errorf("image %+v", got)
+			}
+			s.unchanged(id, func() { s.update(id, hash) })
 		}},
 		{"the copy is the caller's alone", func(s *suite) {
 			img := draft("x")
