@@ -147,6 +147,10 @@ func (c *Client) getJSON(ctx context.Context, path string, v any) error {
 	if err != nil {
 		return err
 	}
+	return decode(path, body, v)
+}
+
+func decode(path string, body []byte, v any) error {
 	if err := json.Unmarshal(body, v); err != nil {
 		return fmt.Errorf("%w: %s: %w", errAnswer, path, err)
 	}

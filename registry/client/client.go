@@ -1,18 +1,22 @@
-// Package client speaks to a nearsight server over its REST API: image records
-// and their data (Images API v2), and the administration of the server's cache.
+// Package client speaks to a nearsight server, or to any other image service, over
+// its REST API: Client has image records and their data, members, imports and tasks
+// (Images API v2), and the administration of the server's cache; V1 and RegistryV1
+// speak as the clients of 2011 did.
 //
 // Records are registry.Image, as everywhere. Errors wrap the sentinels of
 // package registry, so that errors.Is(err, registry.ErrNotFound) works however
 // far away the registry is; errors.As with *Error tells what the server said.
+//
+// What can be repeated without harm is tried again when a connection breaks or the
+// server asks for it. Every call ends with its context, and leaves no goroutine
+// behind.
 package client
 
 import (
-	"bytes"
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -28,6 +32,9 @@ const (
 
 	defaultTimeout = time.Minute
 	defaultAgent   = "nearsight-client"
+	defaultRetries = 3
+	defaultBackoff = 100 * time.Millisecond
+	defaultPoll    = 200 * time.Millisecond
 )
 
 // Options say where the server is. Only Server is needed.
@@ -41,8 +48,30 @@ type Options struct {
 	HTTP *http.Client
 	// UserAgent goes into every request; "" means nearsight-client.
 	UserAgent string
-	// Timeout bounds every call that moves no image data, 0 means a minute.
+	// Timeout bounds every call that moves no image data, with its retries; 0
+	// means a minute.
 	Timeout time.Duration
+	// Token names the caller (X-Auth-Token); "" goes without. It is in no error
+	// and is sent to Server alone, wherever that redirects to.
+	Token string
+	// TokenSource, in the place of Token, is asked for the token before the first
+	// request, and once more when the server knows it no longer (401). It must be
+	// safe for concurrent use.
+	TokenSource func(ctx context.Context) (string, error)
+	// CAFile names a file of PEM certificates that are trusted instead of the
+	// system's. CertFile and KeyFile say who the client is. Insecure trusts any
+	// server. Not with HTTP, which has its own.
+	CAFile, CertFile, KeyFile string
+	Insecure                  bool
+	// Retries is how often a call is tried again that moves no image data and can
+	// be repeated without harm, when the connection breaks or the server answers
+	// 503 or 429 with Retry-After. 0 means 3, less than 0 none. A delete that finds
+	// nothing after an answer got lost was done. Uploads follow it too; Save and Copy
+	// have their own.
+	Retries int
+	// Backoff is the wait before the first retry, doubled for each, 0 means
+	// 100 ms. A server can ask for more.
+	Backoff time.Duration
 }
 
 // A Client calls one server. It is safe for concurrent use.
@@ -51,6 +80,11 @@ type Client struct {
 	http    *http.Client
 	agent   string
 	timeout time.Duration
+	retries int
+	backoff time.Duration
+	poll    time.Duration // the first wait of those who wait for the server
+	piece   int64         // bytes that a parallel download asks for at a time
+	tokens  tokens
 }
 
 // New returns a client for opt.Server. It does not connect.
@@ -66,38 +100,24 @@ func New(opt Options) (*Client, error) {
 	}
 	c := &Client{
 		base:    strings.TrimRight(base.String(), "/"),
-		http:    opt.HTTP,
-		agent:   opt.UserAgent,
-		timeout: opt.Timeout,
+		agent:   cmp.Or(opt.UserAgent, defaultAgent),
+		timeout: cmp.Or(opt.Timeout, defaultTimeout),
+		retries: cmp.Or(opt.Retries, defaultRetries),
+		backoff: cmp.Or(max(opt.Backoff, 0), defaultBackoff),
+		poll:    defaultPoll,
+		piece:   pieceSize,
 	}
-	if c.http == nil {
-		c.http = &http.Client{Transport: newTransport()}
+	if c.http, err = newHTTP(opt); err != nil {
+		return nil, err
 	}
-	if c.agent == "" {
-		c.agent = defaultAgent
-	}
-	if c.timeout == 0 {
-		c.timeout = defaultTimeout
+	if c.tokens, err = newTokens(opt); err != nil {
+		return nil, err
 	}
 	return c, nil
 }
 
 // Close closes the connections that are idle. The client can still be used.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
-
-// newTransport returns a transport that gives up on hosts which do not answer
-// but sets no limit to the length of a transfer.
-func newTransport() *http.Transport {
-	return &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
-		TLSHandshakeTimeout: 10 * time.Second,
-		IdleConnTimeout:     time.Minute,
-		ForceAttemptHTTP2:   true,
-		// A server that never heard of 100-continue gets the body after this.
-		ExpectContinueTimeout: 5 * time.Second,
-	}
-}
 
 // request makes a request for a path of the API, which may have a query.
 func (c *Client) request(ctx context.Context, method, path string, body io.Reader) (*http.Request, error) {
@@ -108,98 +128,6 @@ func (c *Client) request(ctx context.Context, method, path string, body io.Reade
 	req.Header.Set("User-Agent", c.agent)
 	req.Header.Set("Accept", "application/json") // also for the errors of data calls
 	return req, nil
-}
-
-// send sends a request. Every answer but a 2xx is an error; the caller closes
-// the body of any other.
-func (c *Client) send(req *http.Request) (*http.Response, error) {
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, c.transportError(req.Context(), err)
-	}
-	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		defer resp.Body.Close()
-		return nil, readError(resp)
-	}
-	return resp, nil
-}
-
-// transportError wraps an error that is not the server's: context errors stay
-// what they are, all others mean that the server cannot be reached.
-func (c *Client) transportError(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	var urlErr *url.Error
-	if errors.As(err, &urlErr) {
-		err = urlErr.Err // its text would name the URL a second time
-	}
-	return &unavailable{"cannot reach " + c.base, err}
-}
-
-// An unavailable is a registry.ErrUnavailable whose text says why. cause may be
-// nil.
-type unavailable struct {
-	text  string
-	cause error
-}
-
-func (e *unavailable) Error() string {
-	if e.cause == nil {
-		return e.text
-	}
-	return e.text + ": " + e.cause.Error()
-}
-
-func (e *unavailable) Unwrap() []error { return []error{registry.ErrUnavailable, e.cause} }
-
-// call makes a call that moves no image data, within the client's timeout, and
-// returns the answer's body. contentType is that of in; "" means no body.
-func (c *Client) call(ctx context.Context, method, path, contentType string, in []byte) ([]byte, error) {
-	out, _, err := c.callIf(ctx, "", method, path, contentType, in)
-	return out, err
-}
-
-// callIf is call for the version that match names, unless that is "", and returns
-// the entity tag of the answer.
-func (c *Client) callIf(ctx context.Context, match, method, path, contentType string, in []byte) (out []byte, tag string, err error) {
-	inner, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
-	out, tag, err = c.exchange(inner, match, method, path, contentType, in)
-	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		return nil, "", &unavailable{fmt.Sprintf("cannot reach %s: no answer within %v", c.base, c.timeout), nil}
-	}
-	return out, tag, err
-}
-
-func (c *Client) exchange(ctx context.Context, match, method, path, contentType string, in []byte) (out []byte, tag string, err error) {
-	var body io.Reader
-	if contentType != "" {
-		body = bytes.NewReader(in)
-	}
-	req, err := c.request(ctx, method, path, body)
-	if err != nil {
-		return nil, "", err
-	}
-	if contentType != "" {
-		req.Header.Set("Content-Type", contentType)
-	}
-	if match != "" {
-		req.Header.Set("If-Match", match)
-	}
-	resp, err := c.send(req)
-	if err != nil {
-		return nil, "", err
-	}
-	defer resp.Body.Close()
-	out, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	switch {
-	case err != nil:
-		return nil, "", c.transportError(ctx, err)
-	case len(out) > maxAnswer:
-		return nil, "", fmt.Errorf("the answer is larger than %d bytes", maxAnswer)
-	}
-	return out, resp.Header.Get("ETag"), nil
 }
 
 // IsID reports whether s has the form of an image id: the text form of a UUID.

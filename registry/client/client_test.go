@@ -14,6 +14,27 @@ import (
 	"nearsight/registry"
 )
 
+func TestEveryStatusHasItsError(t *testing.T) {
+	want := map[int]error{
+		204: registry.ErrConflict, 401: ErrUnauthorized, 403: registry.ErrForbidden, 404: registry.ErrNotFound,
+		408: registry.ErrUnavailable, 409: registry.ErrConflict, 410: registry.ErrNotFound, 412: registry.ErrConflict,
+		413: registry.ErrTooLarge, 429: registry.ErrUnavailable,
+		502: registry.ErrUnavailable, 503: registry.ErrUnavailable, 504: registry.ErrUnavailable,
+	}
+	for status := 200; status < 600; status++ {
+		sentinel := want[status]
+		if sentinel == nil && status >= 400 && status < 500 {
+			sentinel = registry.ErrInvalid
+		}
+		if got := (&Error{Status: status}).Unwrap(); got != sentinel {
+			t.Errorf("%d wraps %v, want %v", status, got, sentinel)
+		}
+	}
+	if !errors.Is(ErrUnauthorized, registry.ErrForbidden) {
+		t.Error("who does not look for ErrUnauthorized does not find ErrForbidden")
+	}
+}
+
 func TestServerURLs(t *testing.T) {
 	for _, tt := range []struct{ name, server, base, err string }{
 		{"a host and port", "http://127.0.0.1:9292", "http://127.0.0.1:9292", ""},
@@ -65,7 +86,7 @@ func TestErrorsOfTheServer(t *testing.T) {
 		{"a failure names the request", "", "",
 			500, nil, "the server answered 500 Internal Server Error, request req-1"},
 		{"gone is not found", "", "", 410, registry.ErrNotFound, "the server answered 410 Gone"},
-		{"who is not known is not allowed", "", "", 401, registry.ErrForbidden, "the server answered 401 Unauthorized"},
+		{"who is not known is not allowed", "", "", 401, ErrUnauthorized, "the server answered 401 Unauthorized"},
 		{"a wrong type is invalid", "", "", 415, registry.ErrInvalid, "the server answered 415 Unsupported Media Type"},
 		{"a status without a name", "", "", 499, registry.ErrInvalid, "the server answered 499"},
 		{"an answer that sends elsewhere", "", "", 300, nil, "the server answered 300 Multiple Choices"},
@@ -96,7 +117,7 @@ func TestErrorsOfTheServer(t *testing.T) {
 func TestErrorsWithoutAServer(t *testing.T) {
 	s := httptest.NewServer(nil)
 	s.Close()
-	c, err := New(Options{Server: s.URL})
+	c, err := New(Options{Server: s.URL, Backoff: time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,6 +228,23 @@ func TestWhatNeverReachesTheServer(t *testing.T) {
 		{"an empty id", func(ctx context.Context, c *Client) error { return c.Delete(ctx, "") }, registry.ErrNotFound},
 		{"an id that is too long", func(ctx context.Context, c *Client) error { return c.CacheDrop(ctx, testID+"0") }, registry.ErrNotFound},
 		{"an id with another letter", func(ctx context.Context, c *Client) error { return c.CachePin(ctx, "g"+testID[1:]) }, registry.ErrNotFound},
+		{"a tag that is a step in a path", func(ctx context.Context, c *Client) error { return c.AddTag(ctx, testID, "..") }, registry.ErrInvalid},
+		{"a member without a name", func(ctx context.Context, c *Client) error { return c.RemoveMember(ctx, testID, "") }, registry.ErrInvalid},
+		{"a member of what is no image", func(ctx context.Context, c *Client) error { _, err := c.AddMember(ctx, "x", "p"); return err }, registry.ErrNotFound},
+		{"an import into what is no image", func(ctx context.Context, c *Client) error { return c.Import(ctx, "x", ImportOptions{}) }, registry.ErrNotFound},
+		{"a wait for what is no image", func(ctx context.Context, c *Client) error { _, err := c.WaitImported(ctx, "x", nil); return err }, registry.ErrNotFound},
+		{"an action on what is no image", func(ctx context.Context, c *Client) error { return c.Deactivate(ctx, "x") }, registry.ErrNotFound},
+		{"the tasks of what is no image", func(ctx context.Context, c *Client) error { _, err := c.Tasks(ctx, "x"); return err }, registry.ErrNotFound},
+		{"a task that is none", func(ctx context.Context, c *Client) error { _, err := c.Task(ctx, "../images"); return err }, registry.ErrNotFound},
+		{"a list of tasks by image", func(ctx context.Context, c *Client) error {
+			for _, err := range c.ListTasks(ctx, registry.TaskQuery{ImageID: testID}) {
+				return err
+			}
+			return nil
+		}, registry.ErrInvalid},
+		{"a part of the cache that there is not", func(ctx context.Context, c *Client) error { return c.GlanceCacheClear(ctx, "both") }, registry.ErrInvalid},
+		{"a schema that leads elsewhere", func(ctx context.Context, c *Client) error { _, err := c.Schema(ctx, "metadefs/../x"); return err }, registry.ErrInvalid},
+		{"a schema without a name", func(ctx context.Context, c *Client) error { _, err := c.Schema(ctx, ""); return err }, registry.ErrInvalid},
 		{"an empty tag", func(ctx context.Context, c *Client) error { return c.AddTag(ctx, testID, "") }, registry.ErrInvalid},
 		{"a property called like a field", func(ctx context.Context, c *Client) error {
 			_, err := c.Create(ctx, &registry.Image{Properties: map[string]string{"size": "1"}})

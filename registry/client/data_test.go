@@ -16,8 +16,8 @@ import (
 	"nearsight/registry"
 )
 
-// An upload is what a server saw of one.
-type upload struct {
+// A seenUpload is what a server saw of one.
+type seenUpload struct {
 	length                  int64
 	announced, typ, expects string
 	body                    string
@@ -28,22 +28,22 @@ func TestUpload(t *testing.T) {
 		name string
 		body string
 		size int64
-		want upload
+		want seenUpload
 	}{
-		{"a known size is announced", "hello", 5, upload{5, "5", "application/octet-stream", "100-continue", "hello"}},
-		{"an unknown one is not", "hello", -1, upload{-1, "", "application/octet-stream", "100-continue", "hello"}},
-		{"no bytes are an upload too", "", 0, upload{0, "0", "application/octet-stream", "", ""}},
-		{"no bytes of unknown size as well", "", -1, upload{-1, "", "application/octet-stream", "100-continue", ""}},
+		{"a known size is announced", "hello", 5, seenUpload{5, "5", "application/octet-stream", "100-continue", "hello"}},
+		{"an unknown one is not", "hello", -1, seenUpload{-1, "", "application/octet-stream", "100-continue", "hello"}},
+		{"no bytes are an upload too", "", 0, seenUpload{0, "0", "application/octet-stream", "", ""}},
+		{"no bytes of unknown size as well", "", -1, seenUpload{-1, "", "application/octet-stream", "100-continue", ""}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			var got upload
+			var got seenUpload
 			c := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				body, err := io.ReadAll(r.Body)
 				if err != nil {
 					t.Error(err)
 				}
 				h := r.Header
-				got = upload{r.ContentLength, h.Get("X-Openstack-Image-Size"), h.Get("Content-Type"), h.Get("Expect"), string(body)}
+				got = seenUpload{r.ContentLength, h.Get("X-Openstack-Image-Size"), h.Get("Content-Type"), h.Get("Expect"), string(body)}
 				w.WriteHeader(http.StatusNoContent)
 			}))
 			if err := c.Upload(t.Context(), testID, iotest.OneByteReader(strings.NewReader(tt.body)), tt.size); err != nil {

@@ -17,6 +17,10 @@ import (
 // ErrIntegrity: the bytes that arrived are not those that the record describes.
 var ErrIntegrity = errors.New("integrity check failed")
 
+// ErrUnauthorized: the server does not know who is calling (401). It is a
+// registry.ErrForbidden too.
+var ErrUnauthorized = fmt.Errorf("%w: not authenticated", registry.ErrForbidden)
+
 const (
 	maxErrorBody = 64 << 10 // bytes read of an error's body
 	maxMessage   = 1000     // bytes kept of its message
@@ -33,6 +37,8 @@ type Error struct {
 	RequestID string
 	// RetryAfter is how long the server asks to wait, 0 if it does not.
 	RetryAfter time.Duration
+
+	mayRetry bool // it named a time, which may have been none
 }
 
 func (e *Error) Error() string {
@@ -52,7 +58,9 @@ func (e *Error) Unwrap() error {
 	switch e.Status {
 	case http.StatusNotFound, http.StatusGone:
 		return registry.ErrNotFound
-	case http.StatusUnauthorized, http.StatusForbidden:
+	case http.StatusUnauthorized:
+		return ErrUnauthorized
+	case http.StatusForbidden:
 		return registry.ErrForbidden
 	case http.StatusConflict, http.StatusPreconditionFailed, http.StatusNoContent:
 		return registry.ErrConflict // 204: there is no data yet
@@ -79,7 +87,9 @@ func readError(resp *http.Response) *Error {
 		RequestID: clip(resp.Header.Get("X-Openstack-Request-Id"), 100),
 	}
 	if s, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 16); err == nil {
-		e.RetryAfter = time.Duration(s) * time.Second
+		e.RetryAfter, e.mayRetry = time.Duration(s)*time.Second, true
+	} else if at, err := http.ParseTime(resp.Header.Get("Retry-After")); err == nil {
+		e.RetryAfter, e.mayRetry = max(0, time.Until(at)), true
 	}
 	return e
 }

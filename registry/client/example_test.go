@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,33 +14,60 @@ import (
 	"nearsight/registry/client"
 )
 
-// server stands for nearsight serve.
-func server() *httptest.Server {
-	const image = `{"id":"6a1f9c0e-2f6b-4c52-9a3f-0d7a1f5b8e11","name":"hello","status":"active","size":6,` +
-		`"checksum":"b1946ac92492d2347c6235b4d2611184","tags":["small"]}`
-	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch path := r.URL.Path; {
-		case strings.HasSuffix(path, "/file"):
-			io.WriteString(w, "hello\n")
-		case path == "/v2/images":
-			fmt.Fprintf(w, `{"images":[%s]}`, image)
-		case strings.HasSuffix(path, "11"):
-			io.WriteString(w, image)
-		default:
-			http.NotFound(w, r)
-		}
-	}))
-}
+// The examples speak to a server in this process, which stands for nearsight serve.
 
-func ExampleClient_List() {
-	s := server()
+func Example() {
+	s := newSite()
 	defer s.Close()
-	c, err := client.New(client.Options{Server: s.URL})
+	ctx := context.Background()
+
+	c, err := client.New(client.Options{Server: s.URL, Token: "red"})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer c.Close()
-	for img, err := range c.List(context.Background(), registry.Query{Tags: []string{"small"}}) {
+	name := "hello"
+	img, err := c.Create(ctx, &registry.Image{Name: &name, DiskFormat: "raw", ContainerFormat: "bare", Tags: []string{"small"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	data := "hello, world\n"
+	if err := c.Upload(ctx, img.ID, strings.NewReader(data), int64(len(data))); err != nil {
+		log.Fatal(err)
+	}
+	img, err = c.Get(ctx, img.ID) // as it is now
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(*img.Name, img.Status, *img.Size)
+	if err := c.Copy(ctx, img, os.Stdout, client.SaveOptions{}); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// hello active 13
+	// hello, world
+}
+
+// withImage starts a server that has one image, called hello.
+func withImage() (*site, *client.Client, string) {
+	s := newSite()
+	c := s.as("red")
+	name := "hello"
+	img := must(c.Create(context.Background(), &registry.Image{Name: &name, DiskFormat: "raw", ContainerFormat: "bare"}))
+	if err := c.Upload(context.Background(), img.ID, strings.NewReader("hello\n"), 6); err != nil {
+		log.Fatal(err)
+	}
+	return s, c, img.ID
+}
+
+func ExampleClient_List() {
+	s, c, _ := withImage()
+	defer s.Close()
+	q := registry.Query{
+		Match: []registry.Match{{Column: "status", Values: []string{"active", "queued"}}},
+		Sort:  []registry.Order{{Key: "name"}},
+	}
+	for img, err := range c.List(context.Background(), q) {
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -52,26 +77,33 @@ func ExampleClient_List() {
 }
 
 func ExampleClient_Get() {
-	s := server()
+	s, c, _ := withImage()
 	defer s.Close()
-	c, err := client.New(client.Options{Server: s.URL})
+	_, err := c.Get(context.Background(), "00000000-0000-0000-0000-000000000000")
+	fmt.Println(errors.Is(err, registry.ErrNotFound))
+	var refused *client.Error
+	if errors.As(err, &refused) {
+		fmt.Println(refused.Status)
+	}
+	// Output:
+	// true
+	// 404
+}
+
+func ExampleClient_Patch() {
+	s, c, id := withImage()
+	defer s.Close()
+	img, err := c.Patch(context.Background(), id, client.Set("name", "hallo"), client.Set("os_distro", "debian"))
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
-	_, err = c.Get(context.Background(), "00000000-0000-0000-0000-000000000000")
-	fmt.Println(errors.Is(err, registry.ErrNotFound))
-	// Output: true
+	fmt.Println(*img.Name, img.Properties["os_distro"])
+	// Output: hallo debian
 }
 
 func ExampleClient_Save() {
-	s := server()
+	s, c, id := withImage()
 	defer s.Close()
-	c, err := client.New(client.Options{Server: s.URL})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer c.Close()
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {
 		log.Fatal(err)
@@ -80,11 +112,11 @@ func ExampleClient_Save() {
 	path := filepath.Join(dir, "hello.raw")
 
 	ctx := context.Background()
-	img, err := c.Get(ctx, "6a1f9c0e-2f6b-4c52-9a3f-0d7a1f5b8e11")
+	img, err := c.Get(ctx, id)
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := c.Save(ctx, img, path, client.SaveOptions{}); err != nil {
+	if err := c.Save(ctx, img, path, client.SaveOptions{Parallel: 4}); err != nil {
 		log.Fatal(err)
 	}
 	b, err := os.ReadFile(path)
@@ -94,71 +126,135 @@ func ExampleClient_Save() {
 	// <nil>
 }
 
-// storesServer stands for a server with several stores.
-func storesServer() *httptest.Server {
-	const id = "6a1f9c0e-2f6b-4c52-9a3f-0d7a1f5b8e11"
-	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.Method + " " + strings.Replace(r.URL.Path, id, "ID", 1) {
-		case "PATCH /v2/images/ID":
-			io.WriteString(w, `{"id":"`+id+`","status":"active","size":6,"locations":[{"url":"https://example.org/hello.raw","metadata":{"store":"web"}}]}`)
-		case "GET /v2/images/ID/locations":
-			io.WriteString(w, `[{"url":"s3://fast/x","metadata":{"store":"fast"}},{"url":"file://disk/x","metadata":{"store":"disk"}}]`)
-		case "GET /v2/info/stores/detail":
-			io.WriteString(w, `{"stores":[{"id":"disk","type":"file","default":"true"},{"id":"fast","type":"s3","weight":10}]}`)
-		case "POST /v2/images/ID/import":
-			w.WriteHeader(http.StatusAccepted)
-		default:
-			http.NotFound(w, r)
-		}
-	}))
-}
-
-func ExampleClient_AddLocation() {
-	s := storesServer()
+func ExampleClient_Download() {
+	s, c, id := withImage()
 	defer s.Close()
-	c, err := client.New(client.Options{Server: s.URL})
+	part, err := c.Download(context.Background(), id, client.Range{Offset: 1, Length: 3})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
-	img, err := c.AddLocation(context.Background(), "6a1f9c0e-2f6b-4c52-9a3f-0d7a1f5b8e11", "https://example.org/hello.raw", nil)
+	defer part.Body.Close()
+	b, err := io.ReadAll(part.Body)
+	fmt.Printf("%s of %d bytes, %v\n", b, part.Size, err)
+	// Output: ell of 6 bytes, <nil>
+}
+
+func ExampleClient_AddMember() {
+	s, owner, id := withImage()
+	defer s.Close()
+	ctx := context.Background()
+	if _, err := owner.AddMember(ctx, id, "blue"); err != nil {
+		log.Fatal(err)
+	}
+	other := s.as("blue")
+	if _, err := other.SetMember(ctx, id, "blue", registry.Accepted); err != nil {
+		log.Fatal(err)
+	}
+	members, err := owner.Members(ctx, id)
 	if err != nil {
+		log.Fatal(err)
+	}
+	for _, m := range members {
+		fmt.Println(m.Project, m.Status)
+	}
+	// Output: blue accepted
+}
+
+func ExampleClient_Import() {
+	s := newSite()
+	defer s.Close()
+	c := s.as("red")
+	ctx := context.Background()
+	img, err := c.Create(ctx, &registry.Image{DiskFormat: "raw", ContainerFormat: "bare"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := c.Stage(ctx, img.ID, strings.NewReader("hello"), 5); err != nil {
+		log.Fatal(err)
+	}
+	if err := c.Import(ctx, img.ID, client.ImportOptions{Method: client.Direct, Stores: []string{"fast"}}); err != nil {
+		log.Fatal(err)
+	}
+	img, err = c.WaitImported(ctx, img.ID, nil)
+	var failed *client.TaskError
+	if errors.As(err, &failed) {
+		log.Fatal(failed.Task.Message)
+	} else if err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println(img.Status, *img.Size)
-	// Output: active 6
+	// Output: active 5
 }
 
 func ExampleClient_CopyTo() {
-	s := storesServer()
+	s, _, id := withImage()
 	defer s.Close()
-	c, err := client.New(client.Options{Server: s.URL})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer c.Close()
+	c := s.as("admin")
 	ctx := context.Background()
-	const id = "6a1f9c0e-2f6b-4c52-9a3f-0d7a1f5b8e11"
 	stores, err := c.Stores(ctx)
 	if err != nil {
 		log.Fatal(err)
 	}
 	for _, s := range stores {
-		fmt.Println(s.ID, s.Kind, s.Weight, s.Default)
+		fmt.Println(s.ID, s.Weight, s.Default)
 	}
 	if err := c.CopyTo(ctx, id, "fast"); err != nil {
 		log.Fatal(err)
 	}
-	locations, err := c.Locations(ctx, id) // some time later
+	if _, err := c.WaitImported(ctx, id, nil); err != nil {
+		log.Fatal(err)
+	}
+	locations, err := c.Locations(ctx, id)
 	if err != nil {
 		log.Fatal(err)
 	}
 	for _, l := range locations {
-		fmt.Println(l.Metadata["store"], l.URL)
+		fmt.Println(l.Metadata["store"])
 	}
 	// Output:
-	// disk file 0 true
-	// fast s3 10 false
-	// fast s3://fast/x
-	// disk file://disk/x
+	// disk 1 true
+	// fast 2 false
+	// fast
+	// disk
+}
+
+func ExampleNewV1() {
+	s := newSite()
+	defer s.Close()
+	c, err := client.NewV1(client.Options{Server: s.URL, Token: "red"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	ctx := context.Background()
+	img, err := c.AddImage(ctx, &client.V1Image{Name: "hello", DiskFormat: "raw", ContainerFormat: "bare"}, strings.NewReader("hello"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	meta, body, err := c.Image(ctx, img.ID)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer body.Close()
+	b, err := io.ReadAll(body) // compared with meta.Checksum
+	fmt.Printf("%s is %s: %s, %v\n", meta.Name, meta.Status, b, err)
+	// Output: hello is active: hello, <nil>
+}
+
+func ExampleOptions() {
+	s := newSite()
+	defer s.Close()
+	c, err := client.New(client.Options{
+		Server:  s.URL,
+		Retries: 5,
+		// Asked again when the server refuses the token that it gave.
+		TokenSource: func(context.Context) (string, error) { return "red", nil },
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	_, err = c.Create(context.Background(), &registry.Image{})
+	fmt.Println(err)
+	// Output: <nil>
 }

@@ -91,11 +91,18 @@ func (f *fakeImage) requests() []string {
 	return append([]string{}, f.seen...)
 }
 
-// serve starts a server and returns a client for it.
-func serve(t *testing.T, h http.Handler) *Client {
+// serve starts a server and returns a client for it, which tries nothing twice.
+func serve(t testing.TB, h http.Handler) *Client {
+	t.Helper()
+	return serveTo(t, h, Options{Retries: -1})
+}
+
+// serveTo starts a server and returns a client with these options for it.
+func serveTo(t testing.TB, h http.Handler, opt Options) *Client {
 	t.Helper()
 	s := httptest.NewServer(h)
-	c, err := New(Options{Server: s.URL, HTTP: &http.Client{Transport: newTransport()}})
+	opt.Server = s.URL
+	c, err := New(opt)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -81,7 +81,7 @@ func TestCallsAboutLocationsAndStores(t *testing.T) {
 		{"copy", func(ctx context.Context, c *Client) (any, error) { return nil, c.CopyTo(ctx, testID, "a", "b") },
 			[]string{"POST " + image + `/import {"method":{"name":"copy-image"},"stores":["a","b"]}`}, []string{"202 "}, nil, nil},
 		{"copy to all", func(ctx context.Context, c *Client) (any, error) { return nil, c.CopyTo(ctx, testID) },
-			[]string{"POST " + image + `/import {"all_stores":true,"method":{"name":"copy-image"}}`}, []string{"202 "}, nil, nil},
+			[]string{"POST " + image + `/import {"method":{"name":"copy-image"},"all_stores":true}`}, []string{"202 "}, nil, nil},
 		{"delete from a store", func(ctx context.Context, c *Client) (any, error) { return nil, c.RemoveFrom(ctx, testID, "a") },
 			[]string{"DELETE /v2/stores/a/" + testID + " "}, []string{"204 "}, nil, nil},
 		{"delete from no store", func(ctx context.Context, c *Client) (any, error) { return nil, c.RemoveFrom(ctx, testID, "") },

@@ -65,10 +65,11 @@ func (c *Client) tag(ctx context.Context, method, id, tag string) error {
 	if err := checkID(id); err != nil {
 		return err
 	}
-	if tag == "" {
-		return fmt.Errorf("%w: the tag is empty", registry.ErrInvalid)
+	name, err := segment("tag", tag)
+	if err != nil {
+		return err
 	}
-	_, err := c.call(ctx, method, imagePath(id)+"/tags/"+url.PathEscape(tag), "", nil)
+	_, err = c.call(ctx, method, imagePath(id)+"/tags/"+name, "", nil)
 	return err
 }
 
@@ -114,7 +115,7 @@ func (c *Client) Patch(ctx context.Context, id string, changes ...Change) (*regi
 // List yields the images that match q, in q's order, page by page. q.Limit is
 // the length of a page, 0 leaves it to the server: whoever wants fewer images
 // stops the loop. After an error it yields nothing more. q.Digests is not
-// something that the API can ask for.
+// something that the API can ask for, and q.Caller is who has the client's token.
 func (c *Client) List(ctx context.Context, q registry.Query) iter.Seq2[*registry.Image, error] {
 	return func(yield func(*registry.Image, error) bool) {
 		values, err := queryValues(q)
@@ -122,36 +123,13 @@ func (c *Client) List(ctx context.Context, q registry.Query) iter.Seq2[*registry
 			yield(nil, err)
 			return
 		}
-		for query := values.Encode(); ; {
-			images, next, err := c.page(ctx, query)
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			for _, img := range images {
-				if !yield(img, nil) {
-					return
-				}
-			}
-			switch next {
-			case "":
-				return
-			case query:
-				yield(nil, fmt.Errorf("%w: the next page of the list is the same page again", errAnswer))
-				return
-			}
-			query = next
-		}
+		pages(values, yield, func(query string) ([]*registry.Image, string, error) { return c.page(ctx, query) })
 	}
 }
 
-// page fetches one page and returns the query of the next, "" if it is the last.
+// page fetches one page and returns the link to the next, "" if it is the last.
 func (c *Client) page(ctx context.Context, query string) (images []*registry.Image, next string, err error) {
-	path := "/v2/images"
-	if query != "" {
-		path += "?" + query
-	}
-	body, err := c.call(ctx, http.MethodGet, path, "", nil)
+	body, err := c.call(ctx, http.MethodGet, withQuery("/v2/images", query), "", nil)
 	if err != nil {
 		return nil, "", err
 	}
@@ -169,15 +147,7 @@ func (c *Client) page(ctx context.Context, query string) (images []*registry.Ima
 		}
 		images = append(images, img)
 	}
-	if list.Next == "" {
-		return images, "", nil
-	}
-	// Only the query counts: a page cannot send the client to another place.
-	u, err := url.Parse(list.Next)
-	if err != nil || u.RawQuery == "" {
-		return nil, "", fmt.Errorf("%w: list: next page %.80q", errAnswer, list.Next)
-	}
-	return images, u.RawQuery, nil
+	return images, list.Next, nil
 }
 
 // notFilters are query parameters that are no filters by property.
@@ -219,6 +189,9 @@ func queryValues(q registry.Query) (url.Values, error) {
 	if q.Visibility != "" {
 		v.Set("visibility", string(q.Visibility))
 	}
+	if q.MemberStatus != "" {
+		v.Set("member_status", string(q.MemberStatus))
+	}
 	if q.Hidden != nil {
 		v.Set("os_hidden", strconv.FormatBool(*q.Hidden))
 	}
@@ -230,11 +203,7 @@ func queryValues(q registry.Query) (url.Values, error) {
 	}
 	var order []string
 	for _, o := range q.Sort {
-		dir := ":asc"
-		if o.Desc {
-			dir = ":desc"
-		}
-		order = append(order, o.Key+dir)
+		order = append(order, o.Key+":"+direction(o))
 	}
 	if len(order) > 0 {
 		v.Set("sort", strings.Join(order, ","))
@@ -246,6 +215,13 @@ func queryValues(q registry.Query) (url.Values, error) {
 		v.Set("limit", strconv.Itoa(q.Limit))
 	}
 	return v, nil
+}
+
+func direction(o registry.Order) string {
+	if o.Desc {
+		return "desc"
+	}
+	return "asc"
 }
 
 // matchValue writes the values of a Match. The operator is always written where

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"math/rand/v2"
 	"os"
 	"strings"
 	"time"
@@ -33,17 +32,21 @@ type SaveOptions struct {
 	// Backoff is the wait after the first such attempt, doubled after each up
 	// to 15 seconds, 0 means 250 ms. A server can ask for more.
 	Backoff time.Duration
+	// Parallel is how many connections bring the data at the same time, each some
+	// megabytes of it that are kept in memory until it is their turn. 0 means one,
+	// which brings all in one stream. A server that has no ranges is left at that.
+	Parallel int
 	// Stall is how long a connection may bring nothing before it counts as
 	// broken, 0 means a minute.
 	Stall time.Duration
 }
 
 const (
-	defaultRetries = 8
-	defaultBackoff = 250 * time.Millisecond
-	maxBackoff     = 15 * time.Second
-	maxRetryAfter  = time.Minute
-	defaultStall   = time.Minute
+	saveRetries   = 8
+	saveBackoff   = 250 * time.Millisecond
+	maxBackoff    = 15 * time.Second
+	maxRetryAfter = time.Minute
+	defaultStall  = time.Minute
 
 	copyBuffer = 256 << 10
 )
@@ -53,7 +56,8 @@ const (
 //
 // The bytes go to path.part, which a later Save takes up if they belong to the
 // same data; path.part.json says which that is. Broken connections are resumed
-// at the byte where they broke, pinned to one version by its ETag. In the end
+// at the byte where they broke, pinned to one version by its ETag; with opt.Parallel
+// there are several at a time. In the end
 // the SHA-512 of all bytes, or their MD5 if the record has no other hash, must
 // be that of the record: else the partial file is removed and the error wraps
 // ErrIntegrity. Blocks of zeros become holes.
@@ -125,10 +129,10 @@ type digest struct {
 
 func (c *Client) newTransfer(img *registry.Image, opt SaveOptions) (*transfer, error) {
 	if opt.Retries == 0 {
-		opt.Retries = defaultRetries
+		opt.Retries = saveRetries
 	}
 	if opt.Backoff <= 0 {
-		opt.Backoff = defaultBackoff
+		opt.Backoff = saveBackoff
 	}
 	if opt.Stall <= 0 {
 		opt.Stall = defaultStall
@@ -212,9 +216,18 @@ func (t *transfer) rehash(ctx context.Context, p *part) error {
 
 // run fetches until all bytes are there and verifies them.
 func (t *transfer) run(ctx context.Context) error {
+	next := t.attempt
+	if t.opt.Parallel > 1 {
+		w := &window{t: t}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer w.wait()
+		defer cancel()
+		next = w.next
+	}
 	for failures := 0; t.off < t.size; {
 		before := t.off
-		err := t.attempt(ctx)
+		err := next(ctx)
 		if t.off > before {
 			failures = 0
 		}
@@ -242,55 +255,65 @@ func (t *transfer) run(ctx context.Context) error {
 
 // wait waits after the nth failure in a row.
 func (t *transfer) wait(ctx context.Context, n int, err error) error {
-	d := maxBackoff
-	if n < 16 {
-		d = min(d, t.opt.Backoff<<(n-1))
-	}
-	d -= rand.N(d/4 + 1) // so that the clients of a server that fell do not return at once
-	var e *Error
-	if errors.As(err, &e) {
-		d = max(d, min(e.RetryAfter, maxRetryAfter))
-	}
+	d := backoff(t.opt.Backoff, n, err)
 	t.opt.Retrying(err, d)
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-timer.C:
-		return nil
-	}
+	return sleep(ctx, d)
 }
 
 // attempt does one request and takes what it brings. It returns nil when all
 // bytes are there, and ErrUnavailable when the next attempt can go on.
 func (t *transfer) attempt(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stall := time.AfterFunc(t.opt.Stall, func() {
-		cancel(&unavailable{fmt.Sprintf("nothing came for %v", t.opt.Stall), nil})
-	})
-	defer stall.Stop()
-
-	obj, err := t.c.Download(ctx, t.img.ID, Range{Offset: t.off, ETag: t.etag})
+	ctx, stall, cancel := t.watched(ctx)
+	defer cancel()
+	obj, err := t.open(ctx, Range{Offset: t.off, ETag: t.etag})
 	if err != nil {
 		return err
 	}
 	defer obj.Body.Close()
-	if obj.Size != t.size {
-		return fmt.Errorf("%w: the data has %d bytes, and the record of image %s says %d",
-			ErrIntegrity, obj.Size, t.img.ID, t.size)
-	}
-	// Weak tags (W/"...") do not pin bytes (RFC 9110, section 13.1.1).
-	if t.etag == "" && strings.HasPrefix(obj.Validator, `"`) {
-		t.etag = obj.Validator
-		if t.learned != nil {
-			if err := t.learned(t.etag); err != nil {
-				return err
-			}
-		}
+	if err := t.learn(obj.Validator); err != nil {
+		return err
 	}
 	return t.take(ctx, obj, stall)
+}
+
+// watched returns a context that ends when the timer does: somebody resets it
+// whenever bytes came.
+func (t *transfer) watched(ctx context.Context) (context.Context, *time.Timer, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stall := time.AfterFunc(t.opt.Stall, func() {
+		cancel(&unavailable{fmt.Sprintf("nothing came for %v", t.opt.Stall), nil})
+	})
+	return ctx, stall, func() {
+		stall.Stop()
+		cancel(nil)
+	}
+}
+
+// open asks for bytes of an image of t.size.
+func (t *transfer) open(ctx context.Context, r Range) (*origin.Object, error) {
+	obj, err := t.c.Download(ctx, t.img.ID, r)
+	if err != nil {
+		return nil, err
+	}
+	if obj.Size != t.size {
+		obj.Body.Close()
+		return nil, fmt.Errorf("%w: the data has %d bytes, and the record of image %s says %d",
+			ErrIntegrity, obj.Size, t.img.ID, t.size)
+	}
+	return obj, nil
+}
+
+// learn notes which version the bytes belong to. Weak tags (W/"...") do not pin bytes
+// (RFC 9110, section 13.1.1).
+func (t *transfer) learn(etag string) error {
+	if t.etag != "" || !strings.HasPrefix(etag, `"`) {
+		return nil
+	}
+	t.etag = etag
+	if t.learned == nil {
+		return nil
+	}
+	return t.learned(etag)
 }
 
 // take reads a body. Only the wait for bytes counts as a stall, not the wait
@@ -308,19 +331,28 @@ func (t *transfer) take(ctx context.Context, obj *origin.Object, stall *time.Tim
 		b := buf[:n]
 		over := min(skip, int64(n))
 		skip, b = skip-over, b[over:]
-		if len(b) > 0 {
-			if _, err := t.out.Write(b); err != nil {
-				return fmt.Errorf("at byte %d of %d: %w", t.off, t.size, err)
-			}
-			t.sum.Write(b)
-			t.off += int64(len(b))
-			t.opt.Progress(t.off, t.size)
+		if err := t.write(b); err != nil {
+			return err
 		}
 		if err == nil || t.off == t.size || ctx.Err() != nil {
 			continue
 		}
 		return &unavailable{fmt.Sprintf("the connection broke at byte %d of %d", t.off, t.size), err}
 	}
+	return nil
+}
+
+// write takes the next bytes.
+func (t *transfer) write(b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	if _, err := t.out.Write(b); err != nil {
+		return fmt.Errorf("at byte %d of %d: %w", t.off, t.size, err)
+	}
+	t.sum.Write(b)
+	t.off += int64(len(b))
+	t.opt.Progress(t.off, t.size)
 	return nil
 }
 
