@@ -74,6 +74,32 @@ func BenchmarkFill(b *testing.B) {
 	}
 }
 
+// BenchmarkFillScattered reads a cold image of 64 MiB, a fifth of which is data in
+// pieces of 1 MiB, and tells how often the origin is asked and how much it sends for
+// each byte that is not zero.
+func BenchmarkFillScattered(b *testing.B) {
+	const n = 256
+	var zero []int
+	for i, piece := range rand.New(rand.NewPCG(5, 0)).Perm(n / 4) {
+		if i >= n/4/5 {
+			zero = append(zero, 4*piece, 4*piece+1, 4*piece+2, 4*piece+3)
+		}
+	}
+	c := temp(b, Options{})
+	im := newImage(n*chunk, 43, zero...)
+	b.SetBytes(im.size())
+	for b.Loop() {
+		if err := c.Warm(b.Context(), im.digest, im.size(), im, nil); err != nil {
+			b.Fatal(err)
+		}
+		if err := c.Drop(im.digest); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(im.Opens.Load())/float64(b.N), "requests/op")
+	b.ReportMetric(float64(im.Bytes.Load())/float64(b.N*(n-len(zero))*chunk), "sent/data")
+}
+
 // BenchmarkVerifyInPlace serves a local file for the first time: hashing alone.
 func BenchmarkVerifyInPlace(b *testing.B) {
 	c := temp(b, Options{})

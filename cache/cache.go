@@ -8,7 +8,7 @@
 // torn write, a swapped file and a lying origin all become a refetch of a chunk.
 //
 // The files, for a reader of the code: entry.go knows what an entry is,
-// datafile.go where its bytes are, flight.go and fill.go bring missing ones,
+// datafile.go where its bytes are, flight.go, fill.go and gap.go bring missing ones,
 // reader.go sends them, budget.go and policy.go make room, scrub.go looks for
 // damage.
 package cache
@@ -159,7 +159,8 @@ type Cache struct {
 
 type counters struct {
 	flights                                atomic.Int64
-	hit, miss, zero, filled, evicted       atomic.Int64
+	hit, miss, zero, evicted               atomic.Int64
+	filled, overread                       atomic.Int64
 	verified, damaged, corrupt, uncached   atomic.Int64
 	lostFiles, stalls, fillErrors, noWrite atomic.Int64
 }

@@ -32,6 +32,7 @@ type entry struct {
 	changed   time.Time
 
 	pinned   atomic.Bool
+	answered atomic.Bool  // a source gave bytes of the data
 	lastUsed atomic.Int64 // Unix nanoseconds, 0: not since the start
 	data     atomic.Pointer[dataFile]
 
@@ -44,6 +45,7 @@ type entry struct {
 	chunk    int64 // bytes
 	chunks   int
 	zero     []uint64 // per extent: chunks that are zeros, by the manifest
+	gap      int      // as many zeros in a row, in chunks, a fill reads over: see gapOf
 	seal     []uint64 // per extent: keyed checksum of its sums
 	seed     maphash.Seed
 	manifest []byte // the encoded manifest, where the disk cannot keep it
@@ -268,6 +270,7 @@ func (e *entry) load(read manifest) error {
 		to := min(from+chunksPerExtent*sha256.Size, len(m.Sums))
 		e.seal[x] = maphash.Bytes(e.seed, m.Sums[from:to])
 	}
+	e.gap = gapOf(e.zero, e.chunks)
 	e.c.countExactly(e)
 	e.keepManifest(read)
 	return nil

@@ -62,12 +62,15 @@ func (fl *flight) work(ctx context.Context) (err error) {
 			}
 			have = fl.x.have.Load()
 		}
-		// the run of chunks to fetch: up to the next that is here or not wanted
-		if err := fl.fetch(ctx, bit, bits.TrailingZeros64(^(todo &^ have >> bit))); err != nil {
+		run := runLength(todo&^have, fl.zeros(), bit, fl.gap)
+		if err := fl.fetch(ctx, bit, run); err != nil {
 			return err
 		}
 	}
 }
+
+// zeros returns the chunks of the extent that are zeros, which are never wanted.
+func (fl *flight) zeros() uint64 { return fl.e.zero[fl.x.index] }
 
 // todo returns the chunks still to be dealt with.
 func (fl *flight) todo() uint64 {
@@ -102,12 +105,12 @@ func (x *extent) forget(mask uint64) {
 }
 
 // fetch brings chunks from bit on, asking the source for run of them at once, and
-// again for the rest when a body breaks off. It ends early when somebody else has
-// taken the next one over. Where chunks cannot be kept it brings them one at a
-// time, for those who wait.
+// again for the rest when a body breaks off. Zeros among them are read over. It ends
+// early when somebody else has taken the next one over. Where chunks cannot be kept
+// it brings them one at a time, for those who wait.
 func (fl *flight) fetch(ctx context.Context, bit, run int) error {
 	e := fl.e
-	if !fl.room(span(bit, bit+run)) {
+	if !fl.room(span(bit, bit+run) &^ fl.zeros()) {
 		if !fl.awaited(bit) {
 			return errAgain
 		}
@@ -116,6 +119,10 @@ func (fl *flight) fetch(ctx context.Context, bit, run int) error {
 	first := fl.x.index*chunksPerExtent + bit
 	done, failures := 0, 0
 	for done < run {
+		if fl.zeros()&(1<<(bit+done)) != 0 {
+			done++ // the last one is none
+			continue
+		}
 		n, err := fl.fetchOnce(ctx, first+done, run-done)
 		done += n
 		if err == nil || errors.Is(err, errAgain) || errors.Is(err, errLost) {
@@ -204,14 +211,23 @@ func (fl *flight) fetchOnce(ctx context.Context, i, run int) (done int, err erro
 		return 0, err
 	}
 	watch.Reset(c.stall) // waiting for memory was no fault of the origin's
-	body := &watched{r: obj.Body, watch: watch, stall: c.stall, c: c}
+	body := &watched{r: obj.Body, watch: watch, stall: c.stall}
 	for ; done < run; done++ {
-		if fl.todo()&(1<<((i+done)%chunksPerExtent)) == 0 {
+		bit, bytes := (i+done)%chunksPerExtent, &c.counters.filled
+		over := fl.zeros()&(1<<bit) != 0
+		if over {
+			bytes = &c.counters.overread
+		} else if fl.todo()&(1<<bit) == 0 {
 			return done, nil // taken over
 		}
 		buf := fl.buf[:e.chunkLen(i+done)]
-		if _, err := io.ReadFull(body, buf); err != nil {
+		n, err := io.ReadFull(body, buf)
+		bytes.Add(int64(n))
+		if err != nil {
 			return done, fmt.Errorf("%w: %w", origin.ErrUnavailable, err)
+		}
+		if over {
+			continue // nobody is ever sent these bytes: they need not be right
 		}
 		if sha256.Sum256(buf) != sum(fl.sums, i+done) {
 			c.counters.corrupt.Add(1)
@@ -221,6 +237,9 @@ func (fl *flight) fetchOnce(ctx context.Context, i, run int) (done int, err erro
 			return done, ErrCorrupt
 		}
 		c.counters.verified.Add(1)
+		if !e.answered.Load() { // many would write to the same memory
+			e.answered.Store(true)
+		}
 		if fl.file != nil && !fl.df.keepsSize(fl.file.File) {
 			return done, errLost // a write could make a cut file look whole
 		}
@@ -236,13 +255,11 @@ type watched struct {
 	r     io.Reader
 	watch *time.Timer
 	stall time.Duration
-	c     *Cache
 	since int // bytes since the watch was set
 }
 
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.r.Read(p)
-	w.c.counters.filled.Add(int64(n))
 	if w.since += n; w.since >= stallBytes {
 		w.since = 0
 		w.watch.Reset(w.stall)

@@ -29,6 +29,7 @@ type flight struct {
 	src   Source
 	owner *Reader // who began it
 	held  bool    // memory for buf
+	gap   int     // as many zeros in a row, in chunks, are read over
 
 	// Under e.mu. Bits are chunks of the extent.
 	want    uint64                // still to do
@@ -143,12 +144,13 @@ func (e *entry) fetchAhead(r *Reader, x *extent, mask uint64) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	left := x.missing(mask)
 	for _, fl := range e.flying[x.index] {
 		if fl.df == df {
-			mask &^= fl.want
+			left &^= fl.want
 		}
 	}
-	if mask = x.missing(mask); mask == 0 || !e.c.fillMemory.TryAcquire(e.fillCost()) {
+	if left == 0 || !e.c.fillMemory.TryAcquire(e.fillCost()) {
 		return
 	}
 	if e.begin(r, x, mask, true) == nil {
@@ -177,13 +179,17 @@ func (e *entry) begin(r *Reader, x *extent, mask uint64, held bool) *flight {
 	if err != nil {
 		return nil
 	}
+	gap := e.gap
+	if mask|e.zero[x.index] != e.mask(x.index) {
+		gap = min(gap, shortGap)
+	}
 	for _, fl := range e.flying[x.index] {
 		if fl.df == x.df {
 			mask &^= fl.want
 		}
 	}
 	fl := &flight{
-		e: e, df: x.df, x: x, src: r.src, owner: r, held: held,
+		e: e, df: x.df, x: x, src: r.src, owner: r, held: held, gap: gap,
 		want: x.missing(mask), waiting: make(map[int]chan struct{}),
 	}
 	e.flying[x.index] = append(e.flying[x.index], fl)

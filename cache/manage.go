@@ -88,7 +88,8 @@ type Stats struct {
 	HitBytes           int64 // sent without waiting for a fill
 	MissBytes          int64 // sent after waiting for one
 	ZeroBytes          int64 // of HitBytes: known to be zeros
-	FilledBytes        int64 // received from origins, whatever became of them
+	FilledBytes        int64 // received from origins, whatever became of them, but for these:
+	OverreadBytes      int64 // zeros that were read over, to ask less often
 	VerifiedChunks     int64 // hashed and found right, from origin or disk
 	DamagedChunks      int64 // on disk, found wrong
 	CorruptChunks      int64 // from the origin, found wrong
@@ -105,7 +106,7 @@ func (c *Cache) Stats() Stats {
 	s := Stats{
 		Budget: c.budget, Flights: int(n.flights.Load()),
 		HitBytes: n.hit.Load(), MissBytes: n.miss.Load(), ZeroBytes: n.zero.Load(),
-		FilledBytes: n.filled.Load(), VerifiedChunks: n.verified.Load(),
+		FilledBytes: n.filled.Load(), OverreadBytes: n.overread.Load(), VerifiedChunks: n.verified.Load(),
 		DamagedChunks: n.damaged.Load(), CorruptChunks: n.corrupt.Load(),
 		EvictedBytes: n.evicted.Load(), UncachedBytes: n.uncached.Load(),
 		LostFiles: n.lostFiles.Load(), Stalls: n.stalls.Load(),

@@ -67,7 +67,8 @@ func (r *Reader) Probe(off, n int64) Outcome {
 }
 
 // Ready waits until the byte at off can be sent, and says what it found in the
-// n bytes from there. Errors are the source's, ErrCorrupt, ErrClosed or ctx's.
+// n bytes from there. Where these begin with known zeros, and no source has given any
+// byte of the data since the start, it waits for the first byte that one must give. Errors are the source's, ErrCorrupt, ErrClosed or ctx's.
 func (r *Reader) Ready(ctx context.Context, off, n int64) (Outcome, error) {
 	if n <= 0 {
 		return r.Probe(off, n), nil
@@ -77,12 +78,31 @@ func (r *Reader) Ready(ctx context.Context, off, n int64) (Outcome, error) {
 		return Outcome{}, err
 	}
 	o := r.Probe(off, n)
-	chunk, err := r.prepare(ctx, off, n)
+	at := r.doubtful(off, n)
+	chunk, err := r.prepare(ctx, at, off+n-at)
 	o.Collapsed = r.joined
 	if chunk != nil {
 		o.Stored = false
 	}
 	return o, err
+}
+
+// doubtful returns where Ready waits: at off, but for zeros before what a source would
+// have to be asked for that never answered. They need nobody, and would be on their way
+// already when it turns out that the rest is lost.
+func (r *Reader) doubtful(off, n int64) int64 {
+	e := r.e
+	i, end := int(off/e.chunk), int((off+n-1)/e.chunk)+1
+	if e.answered.Load() || e.zero[i/chunksPerExtent]&(1<<(i%chunksPerExtent)) == 0 {
+		return off
+	}
+	for ; i < end; i = (i/chunksPerExtent + 1) * chunksPerExtent {
+		if missing := r.df.extents[i/chunksPerExtent].missing(span(i, end)); missing != 0 {
+			first := i - i%chunksPerExtent + bits.TrailingZeros64(missing)
+			return int64(first) * e.chunk
+		}
+	}
+	return off
 }
 
 // Sum returns the SHA-256 of the n bytes from off where the manifest has it: when

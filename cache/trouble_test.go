@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"sync/atomic"
 	"testing"
@@ -281,5 +282,42 @@ func TestCloseDropsNothing(t *testing.T) {
 	}
 	if _, err := os.Stat(e.path(dataSuffix)); err != nil {
 		t.Error(err)
+	}
+}
+
+// Zeros at the beginning are not sent before it is known that a source has the rest;
+// only once, and not if there is no rest.
+func TestLeadingZerosWaitForAnAnswer(t *testing.T) {
+	lost := fmt.Errorf("lost: %w", origin.ErrNotFound)
+	zero := make([]int, 0, 70)
+	for i := range 70 { // more than an extent
+		zero = append(zero, i)
+	}
+	im := newImage(100*chunk, 1, zero...)
+	ready := func(c *Cache, off, n int64) error {
+		r, err := c.Get(t.Context(), im.digest, im.size(), im)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		_, err = r.Ready(t.Context(), off, n)
+		return err
+	}
+	for _, off := range []int64{0, 17, 69 * chunk} {
+		c := temp(t, Options{})
+		im.Inject(origintest.Faults{Open: lost})
+		if err := ready(c, off, im.size()-off); !errors.Is(err, origin.ErrNotFound) {
+			t.Errorf("from %d: error %v, want %v", off, err, lost)
+		}
+		opens := im.Opens.Load()
+		if err := ready(c, off, 70*chunk-off); err != nil || im.Opens.Load() != opens {
+			t.Errorf("zeros alone from %d: error %v, %d opens", off, err, im.Opens.Load()-opens)
+		}
+		im.Inject(origintest.Faults{})
+		want(t, c, im, off, im.size()-off)
+		im.Inject(origintest.Faults{Open: lost})
+		if err := ready(c, 0, im.size()); err != nil {
+			t.Errorf("what is here already, from %d: %v", off, err)
+		}
 	}
 }

@@ -32,8 +32,7 @@ be, and is there anything in the stores that no image needs?
 
 It speaks to no server. It reads the configuration as serve does, opens the
 registry and the stores by itself, and may run beside the server: on its machine,
-as its user and with its environment. Without --repair it deletes nothing but the
-temporary files of cut uploads in stores of files, as serve does when it starts.
+as its user and with its environment. Without --repair it changes nothing.
 
   missing     a store does not have data that the registry says it has
   changed     the data is not the one that was stored

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,24 +26,11 @@ func openRegistry(ctx context.Context, c Config) (*db.DB, error) {
 	return records, err
 }
 
-// openForCheck opens the stores of a server. Directories are not made: one that is
-// missing is a mistake, or a disk that is not mounted.
+// openForCheck opens the stores of a server as they are. Directories are not made:
+// one that is missing is a mistake, or a disk that is not mounted.
 func openForCheck(ctx context.Context, c Config) (*origin.Set, error) {
-	for name, s := range c.withImplied() {
-		for _, text := range s.Dirs {
-			dir, err := parseDir(text)
-			if err != nil {
-				return nil, fmt.Errorf("store %s: %w", name, err)
-			}
-			if st, err := os.Stat(dir.Path); err != nil {
-				return nil, fmt.Errorf("store %s: %w", name, err)
-			} else if !st.IsDir() {
-				return nil, fmt.Errorf("store %s: %s is not a directory", name, dir.Path)
-			}
-		}
-	}
 	// Findings tell all that the log would.
 	quiet := slog.New(slog.DiscardHandler)
-	stores, _, err := openStores(ctx, c, guard.NewMetrics(prometheus.NewRegistry()), quiet)
+	stores, _, err := openStores(ctx, c, true, guard.NewMetrics(prometheus.NewRegistry()), quiet)
 	return stores, err
 }

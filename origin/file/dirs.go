@@ -28,7 +28,7 @@ type directory struct {
 	due atomic.Int64
 }
 
-func openDir(dir Dir, log *slog.Logger) (*directory, error) {
+func openDir(dir Dir, o Options) (*directory, error) {
 	if dir.Path == "" {
 		return nil, errors.New("it has no path")
 	}
@@ -36,27 +36,40 @@ func openDir(dir Dir, log *slog.Logger) (*directory, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := makeDir(path); err != nil {
-		return nil, err
+	if !o.AsIs {
+		if err := makeDir(path); err != nil {
+			return nil, err
+		}
 	}
 	d := &directory{path: path, weight: dir.Weight}
 	if d.self, err = os.Stat(path); err != nil {
 		return nil, err
 	}
+	if o.AsIs {
+		if !d.self.IsDir() {
+			return nil, syscall.ENOTDIR
+		}
+		return d, nil
+	}
+	return d, prepare(path, o.Log)
+}
+
+// prepare removes what crashed writers left in the directory at path, and sees that
+// it can be written: better now than in the middle of an upload.
+func prepare(path string, log *slog.Logger) error {
 	n, err := sweep(path)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if n > 0 {
 		log.Info("removed unfinished uploads", "dir", path, "files", n)
 	}
-	// Better now than in the middle of an upload.
 	f, err := createTemp(path, origin.RandomName())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer f.Close()
-	return d, os.Remove(f.Name())
+	return os.Remove(f.Name())
 }
 
 // makeDir makes dir durably, with its parents, unless it is there.

@@ -49,6 +49,9 @@ type Options struct {
 	// down that an upload failed; 0 means 64 MiB and less than 0 means none.
 	// Each upload under way may look at the free space up to 1 MiB late.
 	Reserve int64
+	// AsIs opens the directories as they are, for who looks beside their server:
+	// none is made, and nothing is written or removed before Put or Delete.
+	AsIs bool
 	// Log gets what was swept at Open; nil means slog.Default().
 	Log *slog.Logger
 }
@@ -91,7 +94,7 @@ var _ interface {
 } = (*Store)(nil)
 
 // Open opens the store in the directories of o and removes what crashed writers
-// left there. It fails if it cannot list and write each of them.
+// left there, unless Options.AsIs. It fails if it cannot list and write each of them.
 func Open(o Options) (*Store, error) {
 	if o.Name == "" {
 		o.Name = "default"
@@ -129,7 +132,7 @@ func (s *Store) open(o Options) error {
 		return errors.New("no directory is set")
 	}
 	for _, dir := range dirs {
-		d, err := openDir(dir, o.Log)
+		d, err := openDir(dir, o)
 		if err != nil {
 			return fmt.Errorf("directory %s: %w", dir.Path, err)
 		}

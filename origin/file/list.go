@@ -17,7 +17,7 @@ import (
 // List implements origin.ListStore. Leftovers are the temporary files that nobody
 // writes any more, or that Put has made this instant. One that lies beside its
 // whole object, from a crash between two steps of Put, is not listed, since the
-// object has the same location: the next Open removes it. An object that is moved
+// object has the same location: the next Open that is not AsIs removes it. An object that is moved
 // to another directory meanwhile may be missing.
 func (s *Store) List(ctx context.Context) iter.Seq2[origin.Held, error] {
 	return func(yield func(origin.Held, error) bool) {

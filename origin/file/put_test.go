@@ -269,6 +269,58 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// Who looks beside the server of a store changes nothing: what a crash left is listed,
+// and a directory that is missing is not made.
+func TestAStoreOpenedAsItIsChangesNothing(t *testing.T) {
+	dir := t.TempDir()
+	left := filepath.Join(dir, tempPrefix+"crashed")
+	if err := os.WriteFile(left, []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Stat(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(Options{Dir: dir, AsIs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.Stat(dir)
+	if err != nil || !after.ModTime().Equal(before.ModTime()) {
+		t.Errorf("the directory was changed at %v (%v)", after.ModTime(), err)
+	}
+	var found []origin.Held
+	for held, err := range s.List(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, held)
+	}
+	if len(found) != 1 || !found[0].Partial || found[0].Size != 4 {
+		t.Fatalf("listed %+v; want the leftover", found)
+	}
+	if err := s.Delete(t.Context(), found[0].Location); err != nil {
+		t.Error(err)
+	}
+	if got := files(t, dir); len(got) != 0 {
+		t.Errorf("%q are left", got)
+	}
+	for _, missing := range []string{filepath.Join(dir, "missing"), left} {
+		if _, err := Open(Options{Dir: missing, AsIs: true}); err == nil {
+			t.Errorf("a store was opened at %s", missing)
+		}
+		if _, err := os.Stat(missing); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is there: %v", missing, err)
+		}
+	}
+	if err := os.WriteFile(left, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(Options{Dir: left, AsIs: true}); !errors.Is(err, syscall.ENOTDIR) {
+		t.Errorf("a file is opened as a directory: %v", err)
+	}
+}
+
 // A gateReader yields one byte and waits before the end.
 type gateReader struct {
 	started, finish chan struct{}

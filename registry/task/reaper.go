@@ -16,6 +16,12 @@ import (
 
 const (
 	defaultEvery = time.Minute
+	// defaultGrace is more than a store that answers at all takes to commit what
+	// it was given.
+	defaultGrace = time.Minute
+	// maxDeleted orphans are remembered as deleted once. Those beyond are deleted
+	// at each look until there is room for them.
+	maxDeleted = 10_000
 	// pageSize orphans are asked for at once.
 	pageSize = 100
 	// deleteTimeout bounds one deletion, so that a store that hangs does not
@@ -37,6 +43,11 @@ const (
 // too early, because the registry lists as orphans only what no image can come
 // to refer to again.
 //
+// A store may finish what it was asked to commit after the one who asked is dead,
+// and after there was nothing to delete. So what an upload or a copy left is
+// deleted at once, and again after Grace, and forgotten only then. A location
+// with a validator was finished, and is forgotten at once.
+//
 // An orphan of a store that takes no data is forgotten, because there is nothing of
 // ours to delete. One of a store that is not configured is kept for the day when it
 // is again; the log hears of each such store once.
@@ -51,6 +62,12 @@ type Reaper struct {
 	// calls Wake, and the longest time between attempts at what fails; 0
 	// means a minute.
 	Every time.Duration
+	// Grace is how long after its first deletion the object of an upload or
+	// copy that was not finished is deleted again, and how late a store may
+	// finish one without leaving it for ever; up to Every or Grace later, the
+	// shorter of them. After a restart it begins anew. 0 means a minute, and
+	// less than 0 none.
+	Grace time.Duration
 
 	once             sync.Once
 	orphaned, failed bell
@@ -59,7 +76,8 @@ type Reaper struct {
 	aborts []registry.Upload // to be made
 
 	// Used by Run alone.
-	unknown map[string]bool // stores that the log has heard of, see storeOf
+	unknown map[string]bool      // stores that the log has heard of, see storeOf
+	deleted map[string]time.Time // by URL, orphans that were deleted once, and when
 }
 
 // bells returns what Wake and Abort ring.
@@ -114,6 +132,13 @@ func (r *Reaper) AbortUnfinished(ctx context.Context) error {
 
 func (r *Reaper) log() *slog.Logger { return orLog(r.Log) }
 
+func (r *Reaper) grace() time.Duration {
+	if r.Grace < 0 {
+		return 0
+	}
+	return orDefault(r.Grace, defaultGrace)
+}
+
 // Run aborts and deletes until ctx ends, and returns nil then. Neither waits for
 // the other: a store that hangs keeps no image in saving.
 func (r *Reaper) Run(ctx context.Context) error {
@@ -128,7 +153,11 @@ func (r *Reaper) Run(ctx context.Context) error {
 // repeat does one thing when the bell rings and every now and then, until ctx
 // ends.
 func (r *Reaper) repeat(ctx context.Context, wake bell, do func(context.Context) error) {
-	repeat(ctx, wake, orDefault(r.Every, defaultEvery), do, func(err error, retry time.Duration) {
+	every := orDefault(r.Every, defaultEvery)
+	if grace := r.grace(); grace > 0 {
+		every = min(every, grace) // what was deleted at one look is due at the next
+	}
+	repeat(ctx, wake, every, do, func(err error, retry time.Duration) {
 		r.log().Warn("clearing away failed", "err", err, "retry", retry)
 	})
 }
@@ -180,7 +209,6 @@ func (r *Reaper) reap(ctx context.Context) error {
 			case ctx.Err() != nil:
 				return ctx.Err()
 			case err == nil:
-				r.log().Debug("orphaned data deleted", "location", loc.URL)
 				continue
 			case errors.Is(err, origin.ErrLocation):
 				r.tellOnce(loc, err)
@@ -201,17 +229,39 @@ func (r *Reaper) reap(ctx context.Context) error {
 	return nil
 }
 
-// drop deletes the object of one orphan and then the orphan.
+// drop deletes the object of one orphan, and then the orphan if nothing can come
+// to be in its place.
 func (r *Reaper) drop(ctx context.Context, loc origin.Location) error {
+	first, again := r.deleted[loc.URL]
+	if again && time.Since(first) < r.grace() {
+		return nil // others do not wait for it
+	}
 	dctx, cancel := context.WithTimeout(ctx, deleteTimeout)
 	defer cancel()
-	if err := r.Store.Delete(dctx, loc); err != nil && !errors.Is(err, origin.ErrReadOnly) {
+	err := r.Store.Delete(dctx, loc)
+	if err != nil && !errors.Is(err, origin.ErrReadOnly) {
 		return fmt.Errorf("delete %s: %w", loc.URL, err)
+	}
+	if loc.Validator == "" && err == nil && !again && r.grace() > 0 {
+		r.wait(loc)
+		return nil
 	}
 	if err := r.Uploads.Forget(ctx, loc); err != nil {
 		return fmt.Errorf("forget %s: %w", loc.URL, err)
 	}
+	delete(r.deleted, loc.URL)
+	r.log().Debug("orphaned data deleted", "location", loc.URL)
 	return nil
+}
+
+// wait notes that the object of an orphan was deleted once.
+func (r *Reaper) wait(loc origin.Location) {
+	if r.deleted == nil {
+		r.deleted = make(map[string]time.Time)
+	}
+	if len(r.deleted) < maxDeleted {
+		r.deleted[loc.URL] = time.Now()
+	}
 }
 
 // tellOnce says that orphans of loc's store cannot be deleted, because it is not

@@ -122,9 +122,9 @@ func (u *fakeUploads) Forget(_ context.Context, loc origin.Location) error {
 	return nil
 }
 
-// start runs a reaper in a bubble of synctest.
+// start runs a reaper without a grace in a bubble of synctest.
 func start(t *testing.T, u *fakeUploads, s origin.WriteStore) *Reaper {
-	r := &Reaper{Uploads: u, Store: s, Log: slog.New(slog.DiscardHandler)}
+	r := &Reaper{Uploads: u, Store: s, Log: slog.New(slog.DiscardHandler), Grace: -1}
 	run(t, r)
 	return r
 }
