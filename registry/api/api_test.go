@@ -41,12 +41,27 @@ type rig struct {
 	db    *db.DB
 	store *file.Store
 	wakes atomic.Int32
+	// caller is who makes the requests; nil leaves it to Wrap.
+	caller *registry.Caller
+}
+
+// as makes the requests from now on those of c.
+func (g *rig) as(c *registry.Caller) { g.caller = c }
+
+// named puts the rig's caller where authentication would.
+func (g *rig) named(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if g.caller != nil {
+			r = r.WithContext(registry.WithCaller(r.Context(), g.caller))
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 func newRig(t testing.TB, changes ...func(*Options)) *rig {
 	t.Helper()
 	dir := t.TempDir()
-	g := &rig{TB: t}
+	g := &rig{TB: t, caller: registry.Everybody()}
 	var err error
 	if g.db, err = db.Open(context.Background(), db.Options{Path: filepath.Join(dir, "registry.db"), Grace: -1}); err != nil {
 		t.Fatal(err)
@@ -70,7 +85,7 @@ func newRig(t testing.TB, changes ...func(*Options)) *rig {
 	data := func(c *gin.Context) { noContent(c.Writer) } // package proxy's place
 	engine.GET("/v2/images/:id/file", data)
 	engine.HEAD("/v2/images/:id/file", data)
-	g.Handler = g.api.Wrap(engine)
+	g.Handler = g.api.Wrap(g.named(engine))
 	return g
 }
 

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"crypto/md5"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -96,14 +97,22 @@ func (e *cutError) Unwrap() error { return e.err }
 func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
 // digests are the sums that a client sent with its data, nil where it sent none.
-type digests struct{ sha256, sha512 []byte }
+type digests struct{ md5, sha256, sha512 []byte }
 
-// parseDigests reads Repr-Digest and Content-Digest (RFC 9530). Data comes
+// parseDigests reads Repr-Digest and Content-Digest (RFC 9530), and the MD5 that
+// clients of the API of 2011 send. Data comes
 // without a content coding, so the two are about the same bytes. Algorithms
 // other than SHA-256 and SHA-512 are passed over; what cannot be read, or
 // contradicts itself, is refused, since its sender wanted a check.
 func parseDigests(h http.Header) (digests, error) {
 	var d digests
+	if text := h.Get("X-Image-Meta-Checksum"); text != "" {
+		sum, err := hex.DecodeString(text)
+		if err != nil || len(sum) != md5.Size {
+			return d, refuse(http.StatusBadRequest, "x-image-meta-checksum %.80q is no MD5 in hex", text)
+		}
+		d.md5 = sum
+	}
 	for _, field := range []string{"Repr-Digest", "Content-Digest"} {
 		for item := range strings.SplitSeq(strings.Join(h.Values(field), ","), ",") {
 			if item = strings.Trim(item, " \t"); item == "" {
@@ -137,6 +146,7 @@ func parseDigests(h http.Header) (digests, error) {
 // check compares the digests with those of the data that came.
 func (d digests) check(body *uploadBody, sum origin.Summary) error {
 	if d.sha256 != nil && !bytes.Equal(d.sha256, body.hash.Sum(nil)) ||
+		d.md5 != nil && hex.EncodeToString(d.md5) != sum.MD5 ||
 		d.sha512 != nil && hex.EncodeToString(d.sha512) != sum.SHA512 {
 		return refuse(http.StatusBadRequest, "the data does not have the digest that was sent with it")
 	}

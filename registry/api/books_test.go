@@ -25,7 +25,7 @@ func TestFinishWaitsForTheRegistry(t *testing.T) {
 				books := &downBooks{until: time.Now().Add(tt.down)}
 				a := New(Options{Uploads: books})
 				start := time.Now()
-				_, err := a.finish(t.Context(), id1, origin.Location{}, origin.Summary{})
+				_, err := a.finish(t.Context(), books.Finish, id1, origin.Location{}, origin.Summary{})
 				if status, _ := statusOf(t.Context(), err); err != nil && status != tt.status || (err == nil) != (tt.status == 0) {
 					t.Errorf("%v", err)
 				}

@@ -23,6 +23,10 @@ type document struct {
 	key  string // the image that it is about, or ""
 }
 
+// anybody reports whether those who name themselves by nothing may read what is
+// public: only then does everybody get the same.
+func (a *API) anybody() bool { return a.identity == nil || a.anonymous }
+
 // newDocument returns the document of body.
 func newDocument(body []byte) document {
 	return document{body: body, tag: metaTag(body)}

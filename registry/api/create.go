@@ -15,13 +15,22 @@ import (
 // create answers POST of a new image.
 func (a *API) create(c *gin.Context) {
 	w, r := c.Writer, c.Request
+	caller := registry.CallerOf(r.Context())
+	if err := caller.MayAtAll(registry.CreateImages); err != nil {
+		a.fail(c, err)
+		return
+	}
 	body, err := a.readBody(w, r)
 	if err != nil {
 		a.fail(c, err)
 		return
 	}
-	wanted, err := a.parseImage(body)
+	wanted, err := a.parseImage(body, caller)
 	if err != nil {
+		a.fail(c, err)
+		return
+	}
+	if err := a.quotas.ForImage(r.Context(), ownerOf(wanted)); err != nil {
 		a.fail(c, err)
 		return
 	}
@@ -44,16 +53,16 @@ func (a *API) create(c *gin.Context) {
 // writeChanged answers a call that changed an image with what it is now. Only
 // a GET may be stored, but the tag already serves for If-Match.
 func (a *API) writeChanged(c *gin.Context, status int, img *registry.Image) {
-	d := a.imageDocument(img)
+	d := a.imageDocument(registry.CallerOf(c.Request.Context()), img)
 	h := c.Writer.Header()
 	h.Set("Etag", d.tag)
 	h.Set("Cache-Control", "no-store")
 	writeJSON(c.Writer, c.Request, status, d.body)
 }
 
-// parseImage reads the body of a create. What may not be said at all comes
-// before what is said wrongly.
-func (a *API) parseImage(body []byte) (*registry.Image, error) {
+// parseImage reads the body of a create by the caller, who owns what it says nothing
+// about. What may not be said at all comes before what is said wrongly.
+func (a *API) parseImage(body []byte, caller *registry.Caller) (*registry.Image, error) {
 	fields, err := decodeObject(body)
 	if err != nil {
 		return nil, err
@@ -65,6 +74,9 @@ func (a *API) parseImage(body []byte) (*registry.Image, error) {
 		}
 	}
 	img := &registry.Image{Visibility: registry.Shared}
+	if caller.Project != "" {
+		img.Owner = &caller.Project
+	}
 	for _, name := range names {
 		if name == "id" {
 			if img.ID, err = parseID(fields[name]); err != nil {
@@ -78,7 +90,22 @@ func (a *API) parseImage(body []byte) (*registry.Image, error) {
 		}
 		set(img)
 	}
-	return img, nil
+	return img, mayCreate(caller, img)
+}
+
+// mayCreate checks what only some callers may give to a new image. It is the
+// caller's own whatever owner it shall have.
+func mayCreate(caller *registry.Caller, img *registry.Image) error {
+	own := registry.Image{Visibility: registry.Shared, Owner: &caller.Project}
+	if img.Owner == nil && caller.Project != "" || img.Owner != nil && *img.Owner != caller.Project {
+		if err := caller.May(registry.GiveAway, &own); err != nil {
+			return err
+		}
+	}
+	if img.Visibility == registry.Public {
+		return caller.May(registry.Publicize, &own)
+	}
+	return nil
 }
 
 func parseID(raw json.RawMessage) (string, error) {

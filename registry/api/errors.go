@@ -210,7 +210,9 @@ func errorBody(r *http.Request, requestID string, status int, detail string) (co
 	title := http.StatusText(status)
 	code := strings.TrimSpace(strconv.Itoa(status) + " " + title)
 	form := formProblem
-	if !strings.HasPrefix(r.URL.Path, "/nearsight/") {
+	if strings.HasPrefix(r.URL.Path, "/v1/") {
+		form = formPlain // its clients show what comes
+	} else if !strings.HasPrefix(r.URL.Path, "/nearsight/") {
 		form = negotiate(strings.Join(r.Header.Values("Accept"), ","))
 	}
 	switch form {

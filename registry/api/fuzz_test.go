@@ -3,8 +3,11 @@ package api
 import (
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
+
+	"nearsight/registry"
 )
 
 // Whatever strangers write, the answer is theirs or a refusal: no panic, and
@@ -93,6 +96,62 @@ func FuzzList(f *testing.F) {
 		g.ServeHTTP(again, r)
 		if again.Code != http.StatusOK || decode(g, again)["first"] != first {
 			t.Errorf("first page %q: status %d, %s", first, again.Code, again.Body)
+		}
+	})
+}
+
+func FuzzMembers(f *testing.F) {
+	g := newLocationRig(f)
+	for _, seed := range []string{
+		`{"member":"p"}`, `{"member":""}`, `{"member":null}`, `{"member":{"member":"x"}}`, `{"status":"accepted"}`, `{"status":"ACCEPTED","status":"rejected"}`,
+		`{"member":"\ud800"}`, `{"member":"a\u0000"}`, `[]`, `{`, `7`, "{\"member\":\"\xff\"}",
+	} {
+		f.Add(seed, "guest")
+		f.Add(seed, "%")
+	}
+	id := g.image(registry.Shared, isQueued)
+	f.Fuzz(func(t *testing.T, body, member string) {
+		g.TB = t
+		one := "/v2/images/" + id + "/members/" + url.PathEscape(member)
+		w := g.do("POST /v2/images/"+id+"/members", body)
+		g.neverFails(w)
+		if w.Code == http.StatusOK { // so that there are never too many
+			project := decode(g, w)["member_id"].(string)
+			if project != "guest" {
+				g.update(id, func(img *registry.Image) error { return img.RemoveMember(project) })
+			}
+		}
+		g.neverFails(g.do("PUT "+one, body))
+		g.neverFails(g.do("GET "+one, ""))
+		if list := decode(g, g.want(200, "GET /v2/images/"+id+"/members", ""))["members"].([]any); len(list) != 1 {
+			t.Errorf("%v", list)
+		}
+	})
+}
+
+// Ids in paths: whatever names no image is not found or a refusal, in every call.
+func FuzzIDs(f *testing.F) {
+	g := newLocationRig(f)
+	for _, seed := range []string{id1, absent, "", "x", strings.ToUpper("aaaaaaaa-" + absent[9:]), id1 + "x", "..", "%", "\x00", "\xff", "a/b", "ü", "{" + id1 + "}", strings.Repeat("1", 36)} {
+		f.Add(seed, seed)
+	}
+	g.create(`"id":"` + id1 + `"`)
+	f.Fuzz(func(t *testing.T, id, other string) {
+		g.TB = t
+		there := registry.ValidID(id) && g.get2(id) != nil
+		id, other = url.PathEscape(id), url.PathEscape(other)
+		for _, line := range []string{
+			"GET /v2/images/" + id, "GET /v2/images/" + id + "/members/" + other, "DELETE /v2/images/" + id + "/tags/" + other,
+			"POST /v2/images/" + id + "/actions/" + other, "DELETE /v2/stores/" + other + "/" + id, "GET /v2/images/" + id + "/" + other, "GET /v2/schemas/" + other,
+		} {
+			if strings.HasSuffix(line, "activate") || strings.HasSuffix(line, "/.") || strings.HasSuffix(line, "/..") {
+				continue
+			}
+			w := g.do(line, "")
+			g.neverFails(w)
+			if w.Code < 300 && !there && !strings.HasPrefix(line, "GET /v2/schemas/") && !strings.HasSuffix(line, "/file") && id != "" {
+				t.Errorf("%s: status %d: %s", line, w.Code, w.Body)
+			}
 		}
 	})
 }

@@ -361,7 +361,7 @@ func TestTags(t *testing.T) {
 func TestSchemas(t *testing.T) {
 	g := newRig(t, func(o *Options) { o.Limits.DiskFormats = []string{"raw", "gpt"} })
 	for name, status := range map[string]int{
-		"image": 200, "images": 200, "member": 404, "members": 404, "task": 404, "tasks": 404, "nope": 404, "metadefs/namespace": 404,
+		"image": 200, "images": 200, "member": 200, "members": 200, "task": 200, "tasks": 200, "nope": 404,
 	} {
 		w := g.want(status, "GET /v2/schemas/"+name, "")
 		if status == 200 && decode(t, w)["name"] != name {
@@ -408,6 +408,56 @@ func TestSchemas(t *testing.T) {
 			if len(p.Enum) > 0 && !slices.Contains(p.Enum, value) {
 				t.Errorf("%s is %v, none of %v", name, value, p.Enum)
 			}
+		}
+	}
+}
+
+// Images API v2, section 11: what tempest and glanceclient look for.
+func TestSchemasOfMembersAndTasks(t *testing.T) {
+	g := newRig(t)
+	names := func(v any) string { return strings.Join(slices.Sorted(maps.Keys(v.(map[string]any))), " ") }
+	const brief = "created_at expires_at id image_id owner request_id schema self status type updated_at user_id"
+	for _, tt := range []struct{ name, properties, item, links string }{
+		{"image", "", "", "self enclosure describedby"},
+		{"images", "first images next schema", "", "first next describedby"},
+		{"member", "created_at image_id member_id schema status updated_at", "", ""},
+		{"members", "members schema", "created_at image_id member_id schema status updated_at", "describedby"},
+		{"task", "created_at expires_at id image_id input message owner request_id result schema self status type updated_at user_id", "", ""},
+		{"tasks", "first next schema tasks", brief, "describedby"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			v := decode(t, g.want(200, "GET /v2/schemas/"+tt.name, ""))
+			properties := v["properties"].(map[string]any)
+			if got := names(properties); tt.properties != "" && got != tt.properties {
+				t.Errorf("properties %s, want %s", got, tt.properties)
+			}
+			if tt.item != "" {
+				if got := names(properties[tt.name].(map[string]any)["items"].(map[string]any)["properties"]); got != tt.item {
+					t.Errorf("items have %s, want %s", got, tt.item)
+				}
+			}
+			var links []string
+			list, _ := v["links"].([]any)
+			for _, l := range list {
+				links = append(links, l.(map[string]any)["rel"].(string))
+			}
+			if got := strings.Join(links, " "); got != tt.links {
+				t.Errorf("links %s, want %s", got, tt.links)
+			}
+			if _, more := v["additionalProperties"]; more != (tt.name == "image") {
+				t.Errorf("additionalProperties %v", v["additionalProperties"])
+			}
+			g.want(405, "PUT /v2/schemas/"+tt.name, "x")
+		})
+	}
+	member := decode(t, g.want(200, "GET /v2/schemas/member", ""))["properties"].(map[string]any)
+	if got := fmt.Sprint(member["status"].(map[string]any)["enum"]); got != "[pending accepted rejected]" {
+		t.Errorf("a member is one of %s", got)
+	}
+	task := decode(t, g.want(200, "GET /v2/schemas/task", ""))["properties"].(map[string]any)
+	for name, want := range map[string]string{"type": "[import api_image_import location_import]", "status": "[pending processing success failure]"} {
+		if got := fmt.Sprint(task[name].(map[string]any)["enum"]); got != want {
+			t.Errorf("%s is one of %s", name, got)
 		}
 	}
 }

@@ -5,11 +5,19 @@ import (
 	"strings"
 
 	"github.com/gin-gonic/gin"
+
+	"nearsight/registry"
 )
 
 // list answers GET and HEAD of the list of images.
 func (a *API) list(c *gin.Context) {
-	known, now, ok := a.pages.get(c.Request.URL.RawQuery)
+	caller := registry.CallerOf(c.Request.Context())
+	if err := caller.MayAtAll(registry.ListImages); err != nil {
+		a.fail(c, err)
+		return
+	}
+	key := pageKey(caller, c.Request.URL.RawQuery)
+	known, now, ok := a.pages.get(key)
 	if ok {
 		a.writeDocument(c, known)
 		return
@@ -24,6 +32,7 @@ func (a *API) list(c *gin.Context) {
 		a.fail(c, err)
 		return
 	}
+	q.Caller = caller
 	images, err := a.images.List(c.Request.Context(), q)
 	if err != nil {
 		a.fail(c, err)
@@ -34,7 +43,7 @@ func (a *API) list(c *gin.Context) {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendImage(b, img, &a.places)
+		b = appendImage(b, img, a.placesFor(caller, img))
 	}
 	first := firstPage(params)
 	b = append(b, `],"schema":"/v2/schemas/images","first":`...)
@@ -45,7 +54,7 @@ func (a *API) list(c *gin.Context) {
 	}
 	b = append(b, '}')
 	d := newDocument(b)
-	a.pages.put(c.Request.URL.RawQuery, now, d)
+	a.pages.put(key, now, d)
 	a.writeDocument(c, d)
 }
 

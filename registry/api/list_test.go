@@ -87,7 +87,8 @@ func TestListParametersBecomeQueries(t *testing.T) {
 
 		{"visibility=public", q{Visibility: "public"}},
 		{"visibility=all", q{Visibility: registry.AllVisibilities}},
-		{"member_status=rejected", q{}},
+		{"member_status=rejected", q{MemberStatus: registry.Rejected}},
+		{"member_status=all", q{MemberStatus: registry.AllMemberStatuses}},
 		{"os_hidden=TRUE", q{Hidden: ptr(true)}},
 		{"os_hidden=False", q{Hidden: ptr(false)}},
 		{"protected=true", q{Protected: ptr(true)}},

@@ -151,12 +151,19 @@ func isHex(s string, n int) bool {
 	return len(s) == n && strings.Trim(s, "0123456789abcdefABCDEF") == ""
 }
 
-// errNotCompared refuses hashes of data that nobody has read: the hashing task
-// would find others without telling anybody.
+// errNotCompared refuses hashes of data that this server could not compare with them.
 var errNotCompared = refuse(http.StatusBadRequest,
-	"validation_data is not supported yet: the hashes are computed from the data, and could not be compared with these")
+	"validation_data cannot be compared with the data here: this server runs no tasks")
 
-// check holds the hashes in a patch against what is known of the image's data.
+// claim notes in an image without a digest what a client says of its data.
+func (h *hashes) claim(img *registry.Image) {
+	if img.Digest == "" {
+		img.Checksum, img.HashAlgo, img.HashValue = strings.ToLower(h.checksum), h.algo, strings.ToLower(h.hash)
+	}
+}
+
+// check holds the hashes in a patch against what is known of the image's data. Of
+// data that is still to come they are what is known, see claim.
 func (h *hashes) check(img *registry.Image) error {
 	if err := h.wellFormed(http.StatusConflict); err != nil {
 		return err
@@ -165,8 +172,8 @@ func (h *hashes) check(img *registry.Image) error {
 	case h.algo != "" && h.algo != "sha512":
 		return refuse(http.StatusConflict, "os_hash_algo must be sha512 here")
 	case img.Status == registry.Queued:
-		return errNotCompared
-	case img.HashValue == "":
+		return nil
+	case h.hash != "" && img.HashValue == "", h.checksum != "" && img.Checksum == "":
 		return refuse(http.StatusConflict, "the hashes of the image are not known yet, and cannot be set while it is %s", img.Status)
 	case h.hash != "" && !strings.EqualFold(h.hash, img.HashValue), h.checksum != "" && !strings.EqualFold(h.checksum, img.Checksum):
 		return refuse(http.StatusConflict, "validation_data does not agree with the hashes of the image")

@@ -19,11 +19,11 @@ func (a *API) listLocations(c *gin.Context) {
 		a.fail(c, errUnwantedBody)
 		return
 	}
-	if !a.places.locations {
+	if a.locations == nil || !a.places.locations && a.identity == nil { // then all are admins
 		a.fail(c, errNoLocations)
 		return
 	}
-	img, err := a.images.Get(c.Request.Context(), c.Param("id"))
+	img, err := a.find(c.Request.Context(), c.Param("id"), registry.ListLocations)
 	if err != nil {
 		a.fail(c, err)
 		return
@@ -73,13 +73,13 @@ func (a *API) register(w http.ResponseWriter, r *http.Request, id string) error 
 		}
 	}
 	ctx := r.Context()
-	img, err := a.images.Get(ctx, id)
+	img, err := a.find(ctx, id, registry.AddLocation)
 	switch {
 	case err != nil:
 		return err
 	case img.Status != registry.Queued:
 		return refuse(http.StatusConflict, "the image is %s, and not queued", img.Status)
-	case l.hashes != nil:
+	case l.hashes != nil && a.imports.Tasks == nil:
 		return errNotCompared
 	}
 	if err := img.Clone().Become(registry.Active); err != nil {
@@ -89,11 +89,15 @@ func (a *API) register(w http.ResponseWriter, r *http.Request, id string) error 
 	if err != nil {
 		return err
 	}
+	if l.hashes != nil {
+		return a.importLocation(w, r, id, l)
+	}
 	if _, err := a.locations.AddLocation(ctx, id, f.Location, f.size, f.metadata); err != nil {
 		return err
 	}
-	a.hash()
-	return nil
+	defer a.hash()
+	_, err = a.claim(ctx, id, &hashes{algo: "sha512"}) // clients see from it that hashes will come
+	return err
 }
 
 // deleteFromStore answers DELETE of an image's data in one store.
@@ -118,7 +122,7 @@ func (a *API) leaveStore(ctx context.Context, id, store string) error {
 	case a.locations == nil:
 		return errNoLocations
 	}
-	img, err := a.images.Get(ctx, id)
+	img, err := a.find(ctx, id, registry.DropLocation)
 	switch {
 	case err != nil:
 		return err

@@ -42,7 +42,6 @@ const (
 // where images can be registered by URL.
 type locationRig struct {
 	*rig
-	copies []string
 	hashes int
 }
 
@@ -81,10 +80,6 @@ func newLocationRig(t testing.TB, changes ...func(*Options)) *locationRig {
 			return nil
 		}
 		o.Hash = func() { lr.hashes++ }
-		o.Copy = func(_ context.Context, id, store string) error {
-			lr.copies = append(lr.copies, store)
-			return nil
-		}
 	}}, changes...)...)
 	return lr
 }
@@ -176,7 +171,7 @@ func TestLocationsByPatch(t *testing.T) {
 		{"with a condition that holds", add(locationText(hello, `{}`)), v21 + "\nIf-Match: *", true, 200},
 		{"with a condition that does not", add(locationText(hello, `{}`)), v21 + "\nIf-Match: \"x\"", true, 412},
 		{"no hashes in validation_data", add(`{"url":"` + hello + `","metadata":{},"validation_data":{}}`), v21, true, 200},
-		{"hashes that nobody can compare", add(`{"url":"` + hello + `","metadata":{},"validation_data":{"os_hash_algo":"sha512","os_hash_value":"` + hash + `"}}`), v21, true, 400},
+		{"hashes for a queued image", add(`{"url":"` + hello + `","metadata":{},"validation_data":{"os_hash_algo":"sha512","os_hash_value":"` + hash + `"}}`), v21, true, 200},
 		{"hashes of another algorithm", add(`{"url":"` + hello + `","metadata":{},"validation_data":{"os_hash_algo":"sha256","os_hash_value":"` + hash[:64] + `"}}`), v21, true, 409},
 		{"hashes of another length", add(`{"url":"` + hello + `","metadata":{},"validation_data":{"os_hash_algo":"sha512","os_hash_value":"00"}}`), v21, true, 409},
 		{"half of a hash", add(`{"url":"` + hello + `","metadata":{},"validation_data":{"os_hash_algo":"sha512"}}`), v21, true, 400},
@@ -351,7 +346,7 @@ func TestRegisteringByURL(t *testing.T) {
 			if w.Code != 202 {
 				return
 			}
-			if img := g.get(id1); w.Body.Len() > 0 || img.Status != registry.Active || *img.Size != 5 || g.hashes != 1 {
+			if img := g.get(id1); w.Body.Len() > 0 || img.Status != registry.Active || *img.Size != 5 || g.hashes != 1 || img.HashAlgo != "sha512" || img.HashValue != "" {
 				t.Errorf("%d bytes, %+v, woken %d times", w.Body.Len(), img, g.hashes)
 			}
 		})
@@ -456,6 +451,54 @@ func TestHashesInAPatchAreComparedWhereTheyAreKnown(t *testing.T) {
 	g.want(200, "PATCH /v2/images/"+id1, body(hello, strings.ToUpper(img.HashValue)), v21)
 }
 
+// tempest's ImageLocationsTest with hashes: what the client says is shown until it is
+// known better, it is never echoed as it was sent, and nothing else is taken later.
+func TestHashesOfAQueuedImageAreNoted(t *testing.T) {
+	g := newLocationRig(t)
+	g.create(`"id":"` + id1 + `",` + formats)
+	value := func(url, checksum, hash string) string {
+		return fmt.Sprintf(`{"url":%q,"metadata":{},"validation_data":{"checksum":%q,"os_hash_algo":"sha512","os_hash_value":%q}}`, url, checksum, hash)
+	}
+	ones, beef, dead := strings.Repeat("1", 32), strings.Repeat("deadbeef", 16), strings.Repeat("DEADBEEF", 16)
+	patch := func(status int, value string) map[string]any {
+		t.Helper()
+		w := g.want(status, "PATCH /v2/images/"+id1, `[{"add":"/locations/-","value":`+value+`}]`, v20)
+		if status != 200 {
+			return nil
+		}
+		if strings.Contains(w.Body.String(), "validation_data") {
+			t.Errorf("echoed: %s", w.Body)
+		}
+		return decode(t, w)
+	}
+	v := patch(200, value(hello, ones, dead))
+	if v["status"] != "active" || v["checksum"] != ones || v["os_hash_algo"] != "sha512" || v["os_hash_value"] != beef {
+		t.Errorf("%v", v)
+	}
+	if img := g.get(id1); img.Digest != "" || g.hashes != 1 {
+		t.Errorf("digest %q, woken %d times", img.Digest, g.hashes)
+	}
+	patch(409, value(again, ones, strings.Repeat("0", 128)))
+	patch(409, value(again, strings.Repeat("2", 32), beef))
+	if v := patch(200, value(again, ones, beef)); len(v["locations"].([]any)) != 2 {
+		t.Errorf("%v", v)
+	}
+	// An active image without hashes takes none.
+	g.create(`"id":"` + id2 + `",` + formats)
+	g.want(200, "PATCH /v2/images/"+id2, `[{"add":"/locations/-","value":`+locationText(hello, `{}`)+`}]`, v20)
+	g.want(409, "PATCH /v2/images/"+id2, `[{"add":"/locations/-","value":`+value(again, ones, beef)+`}]`, v20)
+	// Two at once: the first says what the second must say too.
+	id := g.create(formats)
+	both := func(second string) string {
+		return `[{"op":"add","path":"/locations/-","value":` + value(hello, ones, beef) + `},{"op":"add","path":"/locations/-","value":` + second + `}]`
+	}
+	g.want(409, "PATCH /v2/images/"+id, both(value(again, ones, strings.Repeat("0", 128))), v21)
+	if img := g.get(id); img.Status != registry.Queued || img.HashValue != "" {
+		t.Errorf("%+v", img)
+	}
+	g.want(200, "PATCH /v2/images/"+id, both(value(again, ones, beef)), v21)
+}
+
 func TestDeletingFromOneStore(t *testing.T) {
 	g := newLocationRig(t)
 	g.create(`"id":"` + id1 + `",` + formats)
@@ -494,7 +537,9 @@ func TestUploadsGoToTheStoreThatIsNamed(t *testing.T) {
 		{"one that takes no data", "X-Image-Meta-Store: web", "", 400, "read-only"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			g := newLocationRig(t)
+			g := newLocationRig(t, func(o *Options) {
+				o.Imports = Imports{Tasks: o.Images.(registry.Tasks), Methods: []string{"copy-image"}}
+			})
 			w := g.want(201, "POST /v2/images", `{"id":"`+id1+`",`+formats+`}`)
 			if h := w.Header(); h.Get("OpenStack-image-store-ids") != "slow,main" || h.Get("OpenStack-image-import-methods") != "copy-image" {
 				t.Errorf("%v", h)
@@ -529,7 +574,7 @@ func TestStoresAreDescribed(t *testing.T) {
 		t.Errorf("%s", w.Body)
 	}
 	g.want(400, "GET /v2/info/stores", "body")
-	if w := g.want(200, "GET /versions", ""); !strings.Contains(w.Body.String(), `{"id":"v2.15","status":"CURRENT"`) {
+	if w := g.want(200, "GET /versions", ""); !strings.Contains(w.Body.String(), `{"id":"v2.17","status":"CURRENT"`) {
 		t.Errorf("%s", w.Body)
 	}
 	g.create(`"id":"` + id1 + `"`)

@@ -1,17 +1,20 @@
 package api
 
 import (
+	"strconv"
 	"sync"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"nearsight/registry"
 )
 
 const (
 	// maxPages documents of lists are remembered, each of maxPageSize bytes at
-	// most, for queries of maxPageQuery bytes at most.
-	maxPages     = 64
-	maxPageSize  = 256 << 10
-	maxPageQuery = 1 << 10
+	// most, under keys of maxPageKey bytes at most.
+	maxPages    = 64
+	maxPageSize = 256 << 10
+	maxPageKey  = 1 << 10
 )
 
 // pages remembers the documents of lists for as long as no image changes: any
@@ -36,24 +39,36 @@ func newPages(generation func() uint64) *pages {
 	return &pages{generation: generation, kept: kept}
 }
 
-// get returns the document for a query, if it is right still. Otherwise now is
+// pageKey says whose page of which query it is. Callers share one only if they have
+// the same project and the same roles, as far as those count for what is seen.
+func pageKey(c *registry.Caller, query string) string {
+	b := make([]byte, 0, 16+len(c.Project)+len(query))
+	for _, role := range []string{"admin", "member", "reader", "service"} {
+		b = strconv.AppendBool(b, c.Is(role))
+	}
+	b = strconv.AppendBool(b, c.Stranger)
+	b = strconv.AppendQuote(b, c.Project) // no query can continue it
+	return string(append(b, query...))
+}
+
+// get returns the document for a key, if it is right still. Otherwise now is
 // what put needs to know about the one that is made instead.
-func (p *pages) get(query string) (d document, now uint64, ok bool) {
+func (p *pages) get(key string) (d document, now uint64, ok bool) {
 	if now = p.generation(); now == 0 {
 		return document{}, 0, false
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	known, ok := p.kept.Get(query)
+	known, ok := p.kept.Get(key)
 	return known.document, now, ok && known.generation == now
 }
 
 // put remembers the document that was made after get had said now.
-func (p *pages) put(query string, now uint64, d document) {
-	if now == 0 || len(d.body) > maxPageSize || len(query) > maxPageQuery {
+func (p *pages) put(key string, now uint64, d document) {
+	if now == 0 || len(d.body) > maxPageSize || len(key) > maxPageKey {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.kept.Add(query, page{now, d})
+	p.kept.Add(key, page{now, d})
 }

@@ -38,7 +38,7 @@ func TestPagesAreRememberedUntilSomethingChanges(t *testing.T) {
 func TestPagesTakeBoundedMemory(t *testing.T) {
 	p := newPages(func() uint64 { return 1 })
 	p.put("large", 1, document{body: make([]byte, maxPageSize+1)})
-	p.put(strings.Repeat("x", maxPageQuery+1), 1, document{})
+	p.put(strings.Repeat("x", maxPageKey+1), 1, document{})
 	for i := range 3 * maxPages {
 		p.put(strings.Repeat("y", i), 1, document{})
 	}

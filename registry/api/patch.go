@@ -63,11 +63,42 @@ func (a *API) change(r *http.Request, id string, changes []change) (*registry.Im
 		return a.relocate(r, id, changes)
 	}
 	return a.images.Update(r.Context(), id, func(img *registry.Image) error {
-		if err := a.checkMetadata(r, img); err != nil {
+		if err := a.mayPatch(r, img, changes); err != nil {
 			return err
 		}
 		return applyAll(changes, img)
 	})
+}
+
+// mayPatch is mayChange for a patch, whose operations need more rights than it.
+func (a *API) mayPatch(r *http.Request, img *registry.Image, changes []change) error {
+	if err := a.mayChange(r, img, registry.Modify); err != nil {
+		return err
+	}
+	for _, ch := range changes {
+		if err := registry.CallerOf(r.Context()).May(ch.needs(), img); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// needs returns what a caller must be allowed for the change.
+func (ch change) needs() registry.Action {
+	switch {
+	case ch.name == "locations" && ch.op == "remove":
+		return registry.DropLocation
+	case ch.name == "locations":
+		return registry.AddLocation
+	case ch.name == "owner":
+		return registry.GiveAway
+	case ch.name == "visibility" && ch.set != nil:
+		var probe registry.Image
+		if ch.set(&probe); probe.Visibility == registry.Public {
+			return registry.Publicize
+		}
+	}
+	return registry.Modify
 }
 
 func applyAll(changes []change, img *registry.Image) error {
@@ -190,7 +221,7 @@ func (a *API) parseChange(op, pointer string, value json.RawMessage) (change, er
 		return change{}, refuse(http.StatusBadRequest, "path %.80q has %d parts, not %d", pointer, len(path), depth)
 	}
 	ch := change{op: op, name: path[0]}
-	if ch.name == "locations" && a.locations != nil {
+	if ch.name == "locations" && a.places.locations {
 		return a.parseRelocation(ch, path, value)
 	}
 	switch {

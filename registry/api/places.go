@@ -35,6 +35,7 @@ type places struct {
 	several   bool   // there is more than one, and so their names are shown
 	locations bool   // images show their locations
 	directURL bool   // images show the URL of the best one
+	withheld  bool   // both are shown as if there were none
 }
 
 // order returns the locations as they are shown: best first.
@@ -87,11 +88,15 @@ func (p *places) appendTo(b []byte, img *registry.Image) []byte {
 		return b
 	}
 	ordered := p.order(img.Locations)
+	shown := ordered
+	if p.withheld {
+		shown = nil
+	}
 	if p.locations {
 		b = append(b, `,"locations":`...)
-		b = p.appendLocations(b, img, ordered)
+		b = p.appendLocations(b, img, shown)
 	}
-	if p.directURL && len(ordered) > 0 {
+	if p.directURL && len(shown) > 0 {
 		b = append(b, `,"direct_url":`...)
 		b = appendString(b, ordered[0].URL)
 	}
@@ -168,6 +173,12 @@ func (a *API) writeStores(c *gin.Context, detail bool) {
 	case !a.places.several:
 		a.fail(c, refuse(http.StatusNotFound, "this server has one store only, and it has no name"))
 		return
+	}
+	if detail {
+		if err := registry.CallerOf(c.Request.Context()).MayAtAll(registry.DetailStores); err != nil {
+			a.fail(c, err)
+			return
+		}
 	}
 	writable := a.places.writable()
 	list := []storeInfo{}

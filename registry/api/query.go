@@ -112,7 +112,8 @@ func addFilter(q *registry.Query, p param) error {
 	case "visibility":
 		q.Visibility = registry.Visibility(p.value)
 		return oneOf(p, "public", "community", "shared", "private", "all")
-	case "member_status": // of the images that others share; there are no members yet
+	case "member_status":
+		q.MemberStatus = registry.MemberStatus(p.value)
 		return oneOf(p, "pending", "accepted", "rejected", "all")
 	case "os_hidden":
 		p.value = strings.ToLower(p.value)

@@ -18,6 +18,9 @@ type relocation struct {
 	steps []step
 	// metadata are those of locations that stay, by URL.
 	metadata map[string]map[string]string
+	// claims are the hashes that the data of a queued image is said to have, nil
+	// for none.
+	claims *hashes
 }
 
 // A step adds a location or removes one.
@@ -37,7 +40,7 @@ func (a *API) relocate(r *http.Request, id string, changes []change) (*registry.
 	if err != nil {
 		return nil, err
 	}
-	if err := a.checkMetadata(r, img); err != nil {
+	if err := a.mayPatch(r, img, changes); err != nil {
 		return nil, err
 	}
 	p := relocation{draft: img.Clone(), metadata: make(map[string]map[string]string)}
@@ -60,17 +63,15 @@ func (a *API) relocate(r *http.Request, id string, changes []change) (*registry.
 	if err != nil {
 		return nil, err
 	}
-	if len(fields) > 0 || len(p.metadata) > 0 || conditional(r) {
-		img, err = a.images.Update(ctx, id, func(img *registry.Image) error {
-			if err := a.checkMetadata(r, img); err != nil {
-				return err
-			}
-			setLocationMetadata(img, p.metadata)
-			return applyAll(fields, img)
-		})
-		if err != nil {
-			return nil, err
+	img, err = a.images.Update(ctx, id, func(img *registry.Image) error {
+		if err := a.mayPatch(r, img, changes); err != nil {
+			return err
 		}
+		setLocationMetadata(img, p.metadata)
+		return applyAll(fields, img)
+	})
+	if err != nil {
+		return nil, err
 	}
 	for i, s := range p.steps {
 		if s.add == nil {
@@ -83,8 +84,22 @@ func (a *API) relocate(r *http.Request, id string, changes []change) (*registry.
 			return nil, err
 		}
 	}
+	if p.claims != nil { // before somebody reads the data
+		if img, err = a.claim(ctx, id, p.claims); err != nil {
+			return nil, err
+		}
+	}
 	a.moved(img, p.steps)
 	return img, nil
+}
+
+// claim notes what a client says of the data of an image that has just got its first
+// location.
+func (a *API) claim(ctx context.Context, id string, h *hashes) (*registry.Image, error) {
+	return a.images.Update(ctx, id, func(img *registry.Image) error {
+		h.claim(img)
+		return nil
+	})
 }
 
 // moved wakes who has work now.
@@ -202,6 +217,9 @@ func (a *API) planAdd(p *relocation, l location) error {
 	if p.draft.Status == registry.Queued {
 		if err := p.draft.Become(registry.Active); err != nil {
 			return err
+		}
+		if p.claims = l.hashes; p.claims != nil {
+			p.claims.claim(p.draft)
 		}
 	}
 	p.draft.Locations = append(p.draft.Locations, origin.Location{URL: l.url})

@@ -19,6 +19,8 @@ import (
 
 	"nearsight/origin"
 	"nearsight/registry"
+	"nearsight/registry/identity"
+	"nearsight/registry/metadef"
 )
 
 const (
@@ -68,15 +70,34 @@ type Options struct {
 	// Hash is called when there may be data without a digest. It must return at
 	// once. nil means that nobody waits.
 	Hash func()
-	// Copy sees to it that the data of the image id is copied to a store; it
-	// returns when that is under way. nil means that nothing is copied.
-	Copy func(ctx context.Context, id, store string) error
+	// Imports says what can be imported; the zero value: nothing.
+	Imports Imports
+	// Quotas bound what projects have; nil means not at all.
+	Quotas *registry.Quotas
 
 	// Generation returns a number that is another one after every change of an
 	// image, at the latest when the change is acknowledged, and 0 while that
 	// cannot be said: pages of lists are remembered by it. nil means that none
 	// is.
 	Generation func() uint64
+
+	// Metadefs keeps metadata definitions. nil means that there are none.
+	Metadefs metadef.Catalogue
+	// Identity names the callers of requests. nil means that they are not told
+	// apart: each is registry.Everybody. Anonymous lets in those who send no token,
+	// as strangers (registry.Caller.Stranger).
+	Identity  identity.Identifier
+	Anonymous bool
+	// URLKeys sign and verify signed URLs for image data. nil means that there are
+	// none.
+	URLKeys *identity.URLKeys
+	// CacheCalls says that the calls about the cache are answered here too, by
+	// package proxy: versions tell of it.
+	CacheCalls bool
+
+	// V1 says that package v1 answers the calls of the API of 2011 on the same
+	// engine: versions tell of it, and paths without a version are its.
+	V1 bool
 
 	// MaxImageSize is the largest upload, in bytes. 0 means 1 TiB, negative
 	// unlimited.
@@ -114,7 +135,14 @@ type API struct {
 	check     func(ctx context.Context, url string) error // nil: no URLs
 	stat      origin.Store
 	hash      func()
-	copy      func(ctx context.Context, id, store string) error // nil: no copies
+	imports   Imports
+	quotas    *registry.Quotas
+
+	identity            identity.Identifier // nil: callers are not told apart
+	urlKeys             *identity.URLKeys   // nil: no URL is signed
+	anonymous           bool
+	everybody, stranger *registry.Caller
+	old                 bool // the API of 2011 is there too
 
 	uploading              chan struct{} // has one element for each upload under way
 	maxImageSize           int64         // negative: unlimited
@@ -125,9 +153,11 @@ type API struct {
 	publicURL              string
 	log                    *slog.Logger
 
-	pages    *pages
-	versions []string            // that are advertised, latest first
-	schemas  map[string]document // by name
+	pages          *pages
+	versions       []string            // that are advertised, latest first
+	schemas        map[string]document // by name
+	metadefs       metadef.Catalogue   // nil: none
+	metadefSchemas map[string]document
 }
 
 // New returns an API. It starts nothing.
@@ -148,7 +178,16 @@ func New(o Options) *API {
 		check:          o.Check,
 		stat:           o.Stat,
 		hash:           o.Hash,
-		copy:           o.Copy,
+		imports:        o.Imports.withDefaults(o.Check != nil),
+		quotas:         o.Quotas,
+		metadefs:       o.Metadefs,
+		metadefSchemas: metadefSchemas(),
+		identity:       o.Identity,
+		urlKeys:        o.URLKeys,
+		anonymous:      o.Anonymous && o.Identity != nil,
+		old:            o.V1,
+		everybody:      registry.Everybody(),
+		stranger:       &registry.Caller{Stranger: true},
 		maxImageSize:   o.MaxImageSize,
 		stallTimeout:   o.StallTimeout,
 		finishPatience: defaultFinishPatience,
@@ -175,7 +214,6 @@ func New(o Options) *API {
 		o.Generation = func() uint64 { return 0 }
 	}
 	a.pages = newPages(o.Generation)
-	a.versions = versions(a.places.several)
 	if o.MaxUploads <= 0 {
 		o.MaxUploads = defaultMaxUploads
 	}
@@ -196,22 +234,20 @@ func New(o Options) *API {
 	if a.log == nil {
 		a.log = slog.Default()
 	}
+	a.versions = versions(features{
+		stores:    a.places.several,
+		imports:   len(a.importMethods()) > 0,
+		locations: a.locations != nil,
+		cache:     o.CacheCalls,
+	})
 	return a
 }
 
 // Register adds the routes of the API to r, and with them the answers to
-// unknown paths and methods of the whole engine, OPTIONS included. It sets the
-// engine to take paths as they are: a redirect from /v2/images/ to /v2/images
-// would turn "no such image" into a list.
+// unknown paths and methods of the whole engine, OPTIONS included.
 func (a *API) Register(r *gin.Engine) {
-	r.RedirectTrailingSlash = false
-	r.RedirectFixedPath = false
-	r.RemoveExtraSlash = false
-	r.UseRawPath = false // paths are decoded once; Wrap refuses encoded slashes
-	r.UseEscapedPath = false
-	r.HandleMethodNotAllowed = true
+	a.Prepare(r)
 	r.NoRoute(a.noRoute)
-	r.NoMethod(a.noMethod)
 
 	get := func(r gin.IRoutes, path string, h gin.HandlerFunc) {
 		r.GET(path, h)
@@ -234,6 +270,11 @@ func (a *API) Register(r *gin.Engine) {
 	get(image, "/locations", a.listLocations)
 	image.POST("/locations", a.addLocation)
 	image.POST("/import", a.importData)
+	a.registerTasks(r)
+	a.registerActions(image)
+	a.registerMembers(image)
+	a.registerMetadefs(r)
+	a.registerSigned(r)
 
 	get(r, "/v2/info/import", a.listImportMethods)
 	get(r, "/v2/info/stores", a.listStores)
@@ -250,7 +291,7 @@ func (a *API) noRoute(c *gin.Context) {
 		h.Set("Location", a.base(r)+"/v2/")
 		h.Set("Cache-Control", "no-store")
 		writeBody(w, http.StatusFound, nil)
-	case strings.HasPrefix(path, "/v2/"), strings.HasPrefix(path, "/nearsight/"):
+	case strings.HasPrefix(path, "/v2/"), strings.HasPrefix(path, "/nearsight/"), a.old && strings.HasPrefix(path, "/v1/"):
 		FailStatus(w, r, http.StatusNotFound, "there is nothing at this path")
 	case r.Method == http.MethodOptions:
 		allow(w, []string{http.MethodGet, http.MethodHead})

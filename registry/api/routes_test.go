@@ -30,10 +30,15 @@ func TestRoutes(t *testing.T) {
 		{"tempest: delete of the null id", "DELETE /v2/images/", 404, ""},
 		{"no file of the null id", "GET /v2/images//file", 204, ""}, // the stand-in answers all ids
 		{"unknown path below the version", "GET /v2/nope", 404, ""},
-		{"members come later", "GET /v2/images/" + id1 + "/members", 404, ""},
+		{"members of nobody yet", "GET /v2/images/" + id1 + "/members", 200, ""},
+		{"no member of the null id", "GET /v2/images/" + id1 + "/members/", 404, ""},
+		{"wrong method on members", "DELETE /v2/images/" + id1 + "/members", 405, "Allow: GET, HEAD, OPTIONS, POST"},
+		{"wrong method on a member", "POST /v2/images/" + id1 + "/members/x", 405, "Allow: DELETE, GET, HEAD, OPTIONS, PUT"},
 		{"an import of nothing", "POST /v2/images/" + id1 + "/import", 400, ""},
 		{"staging comes later", "PUT /v2/images/" + id1 + "/stage", 404, ""},
-		{"actions come later", "POST /v2/images/" + id1 + "/actions/deactivate", 404, ""},
+		{"wrong method on locations", "PUT /v2/images/" + id1 + "/locations", 405, "Allow: GET, HEAD, OPTIONS, POST"},
+		{"an invented action", "POST /v2/images/" + id1 + "/actions/explode", 404, ""},
+		{"wrong method on an action", "GET /v2/images/" + id1 + "/actions/deactivate", 405, "Allow: OPTIONS, POST"},
 		{"tasks come later", "GET /v2/tasks", 404, ""},
 		{"the cache API comes later", "GET /v2/cache", 404, ""},
 		{"there is one store", "GET /v2/info/stores", 404, ""},
@@ -87,25 +92,47 @@ func TestRoutes(t *testing.T) {
 }
 
 func TestVersionsAreOnlyThoseThatAreTrue(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		has  features
+		want string
+	}{
+		{"images alone", features{}, "v2.15 v2.9 v2.7 v2.5 v2.4 v2.3 v2.2 v2.1 v2.0"},
+		{"imports", features{imports: true}, "v2.15 v2.9 v2.7 v2.6 v2.5 v2.4 v2.3 v2.2 v2.1 v2.0"},
+		{"several stores without imports", features{stores: true}, "v2.15 v2.9 v2.8 v2.7 v2.5 v2.4 v2.3 v2.2 v2.1 v2.0"},
+		{"the cache", features{cache: true}, "v2.18 v2.16 v2.15 v2.14 v2.9 v2.7 v2.5 v2.4 v2.3 v2.2 v2.1 v2.0"},
+		{"all but the cache", features{stores: true, imports: true, locations: true},
+			"v2.17 v2.15 v2.13 v2.12 v2.11 v2.10 v2.9 v2.8 v2.7 v2.6 v2.5 v2.4 v2.3 v2.2 v2.1 v2.0"},
+		{"all", features{true, true, true, true},
+			"v2.18 v2.17 v2.16 v2.15 v2.14 v2.13 v2.12 v2.11 v2.10 v2.9 v2.8 v2.7 v2.6 v2.5 v2.4 v2.3 v2.2 v2.1 v2.0"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := strings.Join(versions(tt.has), " "); got != tt.want {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+		})
+	}
 	g := newRig(t)
 	w := g.want(300, "GET /", "")
-	current, seen := 0, ""
+	current := ""
 	for _, v := range decode(t, w)["versions"].([]any) {
 		v := v.(map[string]any)
 		if v["status"] == "CURRENT" {
-			current++
+			current += v["id"].(string)
 		}
-		seen += v["id"].(string) + " "
 		link := v["links"].([]any)[0].(map[string]any)
 		if link["rel"] != "self" || link["href"] != "http://example.com/v2/" {
 			t.Errorf("link %v", link)
 		}
 	}
-	if current != 1 || seen != "v2.9 v2.7 v2.5 v2.4 v2.3 v2.2 v2.1 v2.0 " {
-		t.Errorf("%d current of %s", current, seen)
+	if current != "v2.15" {
+		t.Errorf("%q is current", current)
 	}
 	if same := g.want(200, "GET /versions", ""); same.Body.String() != w.Body.String() {
 		t.Error("/versions and / differ")
+	}
+	if g := newRig(t, func(o *Options) { o.CacheCalls = true }); g.api.versions[0] != "v2.18" {
+		t.Errorf("with the calls of the cache %s is current", g.api.versions[0])
 	}
 }
 

@@ -1,8 +1,8 @@
 package api
 
 import (
-	"bytes"
 	"net/http"
+	"slices"
 
 	"github.com/gin-gonic/gin"
 
@@ -21,6 +21,7 @@ func (a *API) schema(c *gin.Context) {
 		a.fail(c, refuse(http.StatusNotFound, "there is no such schema"))
 		return
 	}
+	d.open = a.anybody()
 	a.writeDocument(c, d)
 }
 
@@ -62,30 +63,85 @@ func enum(words ...string) []any {
 
 // schemas returns the schemas by name. The formats are those of the limits.
 func schemas(limits registry.Limits) map[string]document {
-	var image bytes.Buffer
-	image.WriteString(`{"name":"image","properties":{`)
-	for i, p := range append(baseProperties(limits), listedProperties()...) {
-		if i > 0 {
-			image.WriteByte(',')
-		}
-		image.Write(appendString(nil, p.name))
-		image.WriteByte(':')
-		image.Write(encodeJSON(p))
-	}
-	image.WriteString(`},"additionalProperties":{"type":"string"},"links":[` +
-		`{"rel":"self","href":"{self}"},{"rel":"enclosure","href":"{file}"},{"rel":"describedby","href":"{schema}"}]}`)
-
-	images := `{"name":"images","properties":{"images":{"type":"array","items":` + image.String() + `},` +
-		`"first":{"type":"string"},"next":{"type":"string"},"schema":{"type":"string"}},"links":[` +
-		`{"rel":"first","href":"{first}"},{"rel":"next","href":"{next}"},{"rel":"describedby","href":"{schema}"}]}`
-
+	const pageLinks = `{"rel":"first","href":"{first}"},{"rel":"next","href":"{next}"},`
+	image := schemaText("image", append(baseProperties(limits), listedProperties()...),
+		`,"additionalProperties":{"type":"string"},"links":[`+
+			`{"rel":"self","href":"{self}"},{"rel":"enclosure","href":"{file}"},{"rel":"describedby","href":"{schema}"}]`)
+	member := schemaText("member", memberProperties(), "")
+	task := taskProperties()
+	brief := slices.DeleteFunc(slices.Clone(task), func(p property) bool {
+		return p.name == "input" || p.name == "result" || p.name == "message"
+	})
 	byName := make(map[string]document)
-	for name, text := range map[string]string{"image": image.String(), "images": images} {
-		d := newDocument([]byte(text))
-		d.open = true
-		byName[name] = d
+	for name, text := range map[string]string{
+		"image":   image,
+		"images":  collectionText("images", image, `,"first":{"type":"string"},"next":{"type":"string"}`, pageLinks),
+		"member":  member,
+		"members": collectionText("members", member, "", ""),
+		"task":    schemaText("task", task, ""),
+		"tasks":   collectionText("tasks", schemaText("task", brief, ""), `,"first":{"type":"string"},"next":{"type":"string"}`, ""),
+	} {
+		byName[name] = newDocument([]byte(text))
 	}
 	return byName
+}
+
+// schemaText returns the schema of one thing; more follows its properties.
+func schemaText(name string, properties []property, more string) string {
+	b := []byte(`{"name":`)
+	b = appendString(b, name)
+	b = append(b, `,"properties":{`...)
+	for i, p := range properties {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendString(b, p.name)
+		b = append(b, ':')
+		b = append(b, encodeJSON(p)...)
+	}
+	b = append(b, '}')
+	b = append(b, more...)
+	return string(append(b, '}'))
+}
+
+// collectionText returns the schema of a list of what item describes.
+func collectionText(name, item, properties, links string) string {
+	return `{"name":"` + name + `","properties":{"` + name + `":{"type":"array","items":` + item + `}` + properties +
+		`,"schema":{"type":"string"}},"links":[` + links + `{"rel":"describedby","href":"{schema}"}]}`
+}
+
+// memberProperties describes those with whom an image is shared.
+func memberProperties() []property {
+	return []property{
+		{name: "member_id", Type: "string", Description: "An identifier for the image member (project)"},
+		{name: "image_id", Type: "string", Description: "An identifier for the image", Pattern: idPattern},
+		{name: "status", Type: "string", Description: "What the member says to the sharing", Enum: enum("pending", "accepted", "rejected")},
+		{name: "created_at", Type: "string", Description: "Date and time of image member creation"},
+		{name: "updated_at", Type: "string", Description: "Date and time of last modification of image member"},
+		{name: "schema", Type: "string", Description: "An image member schema url", ReadOnly: true},
+	}
+}
+
+// taskProperties describes slow work.
+func taskProperties() []property {
+	return []property{
+		{name: "id", Type: "string", Description: "An identifier for the task", Pattern: idPattern},
+		{name: "type", Type: "string", Description: "The type of task", Enum: enum(registry.TaskImport, registry.TaskImageImport, registry.TaskLocationImport)},
+		{name: "status", Type: "string", Description: "The current status of the task",
+			Enum: enum(string(registry.TaskPending), string(registry.TaskProcessing), string(registry.TaskSuccess), string(registry.TaskFailure))},
+		{name: "input", Type: nullable("object"), Description: "What the task was asked for"},
+		{name: "result", Type: nullable("object"), Description: "What came of the task, or how far it is"},
+		{name: "owner", Type: nullable("string"), Description: "The project that asked for the task"},
+		{name: "message", Type: nullable("string"), Description: "What is being done, or why it failed"},
+		{name: "image_id", Type: nullable("string"), Description: "The image that the task is for"},
+		{name: "request_id", Type: nullable("string"), Description: "The id of the request that asked for the task"},
+		{name: "user_id", Type: nullable("string"), Description: "The user who asked for the task"},
+		{name: "expires_at", Type: nullable("string"), Description: "Date and time when the task is forgotten"},
+		{name: "created_at", Type: "string", Description: "Date and time when the task was made"},
+		{name: "updated_at", Type: "string", Description: "Date and time of the last change of the task"},
+		{name: "self", Type: "string", Description: "A task url"},
+		{name: "schema", Type: "string", Description: "A task schema url"},
+	}
 }
 
 // baseProperties describes the fields that every image has, and the two that it

@@ -40,7 +40,13 @@ func (a *API) changeTags(c *gin.Context, change func(*registry.Image) error) {
 		a.fail(c, errUnwantedBody)
 		return
 	}
-	if _, err := a.images.Update(r.Context(), id, change); err != nil {
+	_, err := a.images.Update(r.Context(), id, func(img *registry.Image) error {
+		if err := registry.CallerOf(r.Context()).May(registry.Modify, img); err != nil {
+			return err
+		}
+		return change(img)
+	})
+	if err != nil {
 		a.fail(c, err)
 		return
 	}

@@ -39,7 +39,15 @@ func (a *API) receive(w http.ResponseWriter, r *http.Request, id string) (*regis
 	if err != nil {
 		return nil, err
 	}
+	return a.take(w, r, id, plan)
+}
+
+// take brings in the body of r as plan says.
+func (a *API) take(w http.ResponseWriter, r *http.Request, id string, plan uploadPlan) (*registry.Image, error) {
 	if err := a.checkUpload(r, id); err != nil {
+		return nil, err
+	}
+	if err := a.checkRoom(r, id, &plan); err != nil {
 		return nil, err
 	}
 	select {
@@ -52,10 +60,15 @@ func (a *API) receive(w http.ResponseWriter, r *http.Request, id string) (*regis
 	// byte of a whole body. One that is cut or silent makes its Read fail.
 	ctx := context.WithoutCancel(r.Context())
 	loc := plan.store.Locate(id)
-	if _, err := a.uploads.Begin(ctx, id, loc); err != nil {
+	begun, err := plan.begin(ctx, id, loc)
+	if err != nil {
 		if status, _ := statusOf(ctx, err); status >= 500 { // it may have begun
 			a.giveUp(ctx, id, loc)
 		}
+		return nil, err
+	}
+	if err := registry.CallerOf(ctx).May(registry.Modify, begun); err != nil { // it was another's by then
+		a.giveUp(ctx, id, loc)
 		return nil, err
 	}
 	img, err := a.bringIn(ctx, id, loc, newUploadBody(w, r, plan, a.stallTimeout), plan)
@@ -89,19 +102,19 @@ func (a *API) bringIn(ctx context.Context, id string, loc origin.Location, body 
 	if err := plan.digests.check(body, sum); err != nil {
 		return nil, err
 	}
-	img, err := a.finish(ctx, id, loc, sum)
+	img, err := a.finish(ctx, plan.finish, id, loc, sum)
 	if errors.Is(err, registry.ErrNotFound) {
 		return nil, refuse(http.StatusGone, "the image was deleted during the upload")
 	}
 	return img, err
 }
 
-// finish is Uploads.Finish, and has patience with a registry that cannot be
-// asked: the data is stored, and to send it again would take longer.
-func (a *API) finish(ctx context.Context, id string, loc origin.Location, sum origin.Summary) (*registry.Image, error) {
+// finish has patience with a registry that cannot be asked: the data is stored, and
+// to send it again would take longer.
+func (a *API) finish(ctx context.Context, finish finisher, id string, loc origin.Location, sum origin.Summary) (*registry.Image, error) {
 	end := time.Now().Add(a.finishPatience)
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
-		img, err := a.uploads.Finish(ctx, id, loc, sum)
+		img, err := finish(ctx, id, loc, sum)
 		if !errors.Is(err, registry.ErrUnavailable) || time.Now().Add(wait).After(end) {
 			return img, err
 		}
@@ -115,11 +128,18 @@ type uploadPlan struct {
 	size    int64 // expected length, or -1
 	limit   int64 // largest length, or -1
 	digests digests
+	staged  bool // the data waits for its import
+	// begin and finish keep the books: those of uploads, or those of stages.
+	begin  func(context.Context, string, origin.Location) (*registry.Image, error)
+	finish finisher
 }
+
+// A finisher says that data is whole, as Uploads.Finish.
+type finisher func(context.Context, string, origin.Location, origin.Summary) (*registry.Image, error)
 
 // planUpload reads the header of an upload.
 func (a *API) planUpload(r *http.Request) (uploadPlan, error) {
-	plan := uploadPlan{size: r.ContentLength, limit: max(a.maxImageSize, -1)}
+	plan := uploadPlan{size: r.ContentLength, limit: max(a.maxImageSize, -1), begin: a.uploads.Begin, finish: a.uploads.Finish}
 	if t := mediaType(r); t != "application/octet-stream" {
 		return plan, refuse(http.StatusUnsupportedMediaType, "image data must have the type application/octet-stream, not %.80q", t)
 	}
@@ -150,17 +170,15 @@ func (a *API) planUpload(r *http.Request) (uploadPlan, error) {
 	return plan, err
 }
 
-// checkUpload holds the conditions of r against the data that the image id has.
-// An image never changes its data, so all that they can tell is 412 from 409.
+// checkUpload holds the caller and the conditions of r against the image id and the
+// data that it has. An image never changes its data, so all that conditions can tell
+// is 412 from 409.
 func (a *API) checkUpload(r *http.Request, id string) error {
-	if !conditional(r) {
-		return nil
-	}
-	img, err := a.images.Get(r.Context(), id)
+	img, err := a.find(r.Context(), id, registry.Modify)
 	if err != nil {
 		return err
 	}
-	if precondition(r, dataTag(img)) != 0 {
+	if conditional(r) && precondition(r, dataTag(img)) != 0 {
 		return errPrecondition
 	}
 	return nil

@@ -9,16 +9,48 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// versions are the minor versions of the Images API whose promises hold here,
-// latest first; the first is the current one. They only advertise: one code
-// answers them all. v2.8 and v2.15 are about several stores. Not among them are
-// v2.6 and what follows from it, which bring imports from elsewhere, and v2.17,
-// since locations do not take hashes yet.
-func versions(severalStores bool) []string {
-	if severalStores {
-		return []string{"v2.15", "v2.9", "v2.8", "v2.7", "v2.5", "v2.4", "v2.3", "v2.2", "v2.1", "v2.0"}
+// features are what some versions are about.
+type features struct {
+	stores    bool // there are several
+	imports   bool // data is staged and imported, by tasks
+	locations bool // they are registered
+	cache     bool // is managed
+}
+
+// versions returns the minor versions of the Images API whose promises hold here,
+// latest first; the first is the current one. They only advertise: one code answers
+// them all.
+func versions(has features) []string {
+	var list []string
+	for _, v := range []struct {
+		id     string
+		isTrue bool
+	}{
+		{"v2.18", has.cache},
+		{"v2.17", has.locations},
+		{"v2.16", has.cache},
+		{"v2.15", true},
+		{"v2.14", has.cache},
+		{"v2.13", has.stores && has.imports},
+		{"v2.12", has.stores && has.imports},
+		{"v2.11", has.stores && has.imports},
+		{"v2.10", has.stores && has.imports},
+		{"v2.9", true},
+		{"v2.8", has.stores},
+		{"v2.7", true},
+		{"v2.6", has.imports},
+		{"v2.5", true},
+		{"v2.4", true},
+		{"v2.3", true},
+		{"v2.2", true},
+		{"v2.1", true},
+		{"v2.0", true},
+	} {
+		if v.isTrue {
+			list = append(list, v.id)
+		}
 	}
-	return []string{"v2.9", "v2.7", "v2.5", "v2.4", "v2.3", "v2.2", "v2.1", "v2.0"}
+	return list
 }
 
 // knownVersion reports whether v is an advertised minor version.
@@ -49,6 +81,13 @@ func (a *API) writeVersions(c *gin.Context, status int) {
 		b = append(b, `{"id":"`+id+`","status":"`+word+`","links":[{"rel":"self","href":`...)
 		b = appendString(b, href)
 		b = append(b, `}]}`...)
+	}
+	if a.old {
+		for _, id := range []string{"v1.1", "v1.0"} {
+			b = append(b, `,{"id":"`+id+`","status":"SUPPORTED","links":[{"rel":"self","href":`...)
+			b = appendString(b, a.base(c.Request)+"/v1/")
+			b = append(b, `}]}`...)
+		}
 	}
 	b = append(b, `]}`...)
 	// The links depend on the Host; it is not worth storing.

@@ -21,8 +21,9 @@ const (
 )
 
 // Wrap does what must happen before h routes a request: it names the request,
-// refuses paths that two readers could read differently, and turns every way
-// of saying the version (/v2.9/images, or the vendor type in Accept) into /v2.
+// refuses paths that two readers could read differently, turns every way of
+// saying the version (/v2.9/images, or the vendor type in Accept) into /v2, and
+// finds out who makes it (Authenticate), but for the versions and the healthcheck.
 //
 // And it looks after the body. The wait for one that nobody reads is bounded,
 // since net/http may take it from the connection before the answer; who reads it
@@ -68,6 +69,11 @@ func (a *API) route(w http.ResponseWriter, r *http.Request, h http.Handler) {
 	if path := a.versioned(r); path != r.URL.Path {
 		r = withPath(r, path)
 	}
+	if !openToAll(r.URL.Path) {
+		if r = a.identify(w, r); r == nil {
+			return
+		}
+	}
 	h.ServeHTTP(w, r)
 }
 
@@ -96,8 +102,9 @@ func hasControl(s string) bool {
 	return strings.ContainsFunc(s, func(c rune) bool { return c < ' ' || c >= 0x7f && c < 0xa0 })
 }
 
-// versioned returns the path of r with the version as /v2, however the client
-// said it. The path of an unknown version stays as it is and has no route.
+// versioned returns the path of r with the version as /v2 or /v1, however the
+// client said it: no version at all was the first one. Of a slash at the end only v1
+// takes no notice. The path of an unknown version stays as it is and has no route.
 func (a *API) versioned(r *http.Request) string {
 	path := r.URL.Path
 	if path == "" { // an absolute-form target without a path
@@ -112,16 +119,39 @@ func (a *API) versioned(r *http.Request) string {
 		return path
 	case a.knownVersion(first):
 		return "/v2" + rest
+	case a.old && oldVersion(first):
+		return oldPath(rest)
 	case first == "versions", first == "healthcheck", first == "nearsight", looksVersioned(first):
 		return path
 	}
 	if accept := r.Header.Get("Accept"); strings.HasPrefix(accept, vendorType) {
 		if v := accept[len(vendorType):]; v == "v2" || a.knownVersion(v) {
 			return "/v2" + path
+		} else if a.old && oldVersion(v) {
+			return oldPath(path)
+		}
+	}
+	switch first {
+	case "images", "shared-images", "cached_images", "queued_images":
+		if a.old {
+			return oldPath(path)
 		}
 	}
 	return path
 }
+
+// oldPath returns a path of the API of 2011 with its version. Its calls about the cache
+// are those of v2.
+func oldPath(path string) string {
+	path = strings.TrimSuffix(path, "/")
+	if strings.HasPrefix(path, "/cached_images") || strings.HasPrefix(path, "/queued_images") {
+		return "/v2" + path
+	}
+	return "/v1" + path
+}
+
+// oldVersion reports whether v is a version of the API of 2011.
+func oldVersion(v string) bool { return v == "v1" || v == "v1.0" || v == "v1.1" }
 
 // looksVersioned reports whether a path segment is v and a number.
 func looksVersioned(segment string) bool {

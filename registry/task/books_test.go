@@ -3,6 +3,7 @@ package task
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"nearsight/origin"
 	"nearsight/origin/origintest"
@@ -22,12 +24,13 @@ import (
 // their work.
 type books struct {
 	*db.DB
-	mu    sync.Mutex
-	fault error
-	done  bool // the work, nevertheless
-	times int  // that it fails
-	calls map[string]int
-	after func() // is called after a copy began
+	mu       sync.Mutex
+	fault    error
+	done     bool // the work, nevertheless
+	times    int  // that it fails
+	calls    map[string]int
+	after    func() // is called after a copy began
+	renewing error  // of every renewal of a lease
 }
 
 // newBooks opens an empty registry.
@@ -100,6 +103,37 @@ func (b *books) BeginCopy(ctx context.Context, id string, loc origin.Location) e
 		b.after()
 	}
 	return err
+}
+
+func (b *books) Finish(ctx context.Context, id string, loc origin.Location, sum origin.Summary) (img *registry.Image, err error) {
+	err = b.meet("finish", func() error {
+		img, err = b.DB.Finish(ctx, id, loc, sum)
+		return err
+	})
+	return img, err
+}
+
+func (b *books) Adopt(ctx context.Context, id string) (img *registry.Image, err error) {
+	err = b.meet("adopt", func() error {
+		img, err = b.DB.Adopt(ctx, id)
+		return err
+	})
+	return img, err
+}
+
+func (b *books) EndTask(ctx context.Context, t *registry.Task, holder string, end func(*registry.Image) error) error {
+	return b.meet("end task", func() error { return b.DB.EndTask(ctx, t, holder, end) })
+}
+
+func (b *books) RenewTask(ctx context.Context, id, holder string, d time.Duration, message string, result json.RawMessage) error {
+	b.mu.Lock()
+	b.calls["renew task"]++
+	fault := b.renewing
+	b.mu.Unlock()
+	if fault != nil {
+		return fault
+	}
+	return b.DB.RenewTask(ctx, id, holder, d, message, result)
 }
 
 func (b *books) Unhashed(ctx context.Context, after string, limit int) (images []*registry.Image, err error) {
