@@ -27,8 +27,9 @@ type exchange struct {
 	bytes  int64 // of the body
 
 	// Set by handlers, for the record.
-	route  string // the pattern, "" for requests that reached none
-	image  string // id
+	route  string           // the pattern, "" for requests that reached none
+	image  string           // id
+	caller *registry.Caller // nil: not known, or not asked for
 	digest origin.Digest
 	found  string // hit, miss or partial: what the cache had of the data
 	err    error  // why the answer is not the one that was asked for
@@ -135,7 +136,7 @@ func (p *Proxy) ended(ctx context.Context, v *visit) {
 	if !p.log.Enabled(ctx, level) {
 		return
 	}
-	attrs := make([]slog.Attr, 0, 16)
+	attrs := make([]slog.Attr, 0, 18)
 	attrs = append(attrs,
 		slog.String("method", clip(v.method)),
 		slog.String("path", clip(v.path)),
@@ -145,9 +146,15 @@ func (p *Proxy) ended(ctx context.Context, v *visit) {
 		slog.String("remote", v.remote),
 		slog.String("request_id", string(v.id)),
 	)
+	who := x.caller
+	if who == nil {
+		who = &registry.Caller{}
+	}
 	for _, a := range []struct{ key, value string }{
 		{"route", x.route},
 		{"image", x.image},
+		{"project", who.Project},
+		{"user", who.User},
 		{"digest", string(x.digest)},
 		{"range", strings.Join(v.ranges, ", ")},
 		{"cache", x.found},
@@ -173,10 +180,11 @@ func clip(s string) string {
 	return strings.Clone(s) // it may lie in a connection's buffer
 }
 
-// noteRoute is gin middleware that tells the record where a request went.
+// noteRoute is gin middleware that tells the record where a request went, and whose
+// it is.
 func noteRoute(c *gin.Context) {
 	x := exchangeOf(c.Writer)
-	x.route = c.FullPath()
+	x.route, x.caller = c.FullPath(), registry.CallerOf(c.Request.Context())
 	if id := c.Param("id"); registry.ValidID(id) {
 		x.image = id
 	}

@@ -44,17 +44,17 @@ func (c *benchClient) get(b *testing.B, img *registry.Image, field string, statu
 const benchSize = 64 << 20
 
 // benchSite returns a site with one image that is whole in the cache.
-func benchSite(b *testing.B) (*site, *registry.Image) {
-	s := newSite(b, siteConfig{})
+func benchSite(b *testing.B, cfg siteConfig) (*site, *registry.Image) {
+	s := newSite(b, cfg)
 	img := s.add(pattern(benchSize, 1), nil)
-	if a := s.file("GET", img); len(a.body) != benchSize {
+	if a := s.file("GET", img, "X-Auth-Token: admin"); len(a.body) != benchSize {
 		b.Fatalf("%d bytes", len(a.body))
 	}
 	return s, img
 }
 
 func benchRanges(b *testing.B, size int) {
-	s, img := benchSite(b)
+	s, img := benchSite(b, siteConfig{})
 	c := newBenchClient(b, s)
 	rng := rand.New(rand.NewPCG(1, 2))
 	b.SetBytes(int64(size))
@@ -69,7 +69,7 @@ func BenchmarkHit1MiB(b *testing.B)          { benchRanges(b, 1<<20) }
 func BenchmarkRandomRange64KiB(b *testing.B) { benchRanges(b, 64<<10) }
 
 func BenchmarkWholeImage64MiB(b *testing.B) {
-	s, img := benchSite(b)
+	s, img := benchSite(b, siteConfig{})
 	c := newBenchClient(b, s)
 	b.SetBytes(benchSize)
 	for b.Loop() {
@@ -78,7 +78,7 @@ func BenchmarkWholeImage64MiB(b *testing.B) {
 }
 
 func BenchmarkNotModified(b *testing.B) {
-	s, img := benchSite(b)
+	s, img := benchSite(b, siteConfig{})
 	c := newBenchClient(b, s)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -24,6 +24,16 @@ const (
 	progressEvery = 250 * time.Millisecond
 )
 
+// forAdmins is gin middleware of nearsight's own routes: those who may not run
+// servers get 403.
+func (p *Proxy) forAdmins(c *gin.Context) {
+	c.Header("Cache-Control", "no-store")
+	if err := registry.CallerOf(c.Request.Context()).MayAtAll(registry.RunServers); err != nil {
+		p.fail(c, err)
+		c.Abort()
+	}
+}
+
 // registerCache adds the administration of the cache. Errors are problem
 // documents (RFC 9457).
 //
@@ -49,7 +59,7 @@ const (
 // then one of {"result":...} and {"error":TEXT}. Work that fails before there is
 // any progress is answered with its own status. It ends when the client leaves.
 func (p *Proxy) registerCache(e *gin.Engine) {
-	g := e.Group("/nearsight/cache", func(c *gin.Context) { c.Header("Cache-Control", "no-store") })
+	g := e.Group("/nearsight", p.forAdmins).Group("/cache")
 	get := func(path string, h gin.HandlerFunc) {
 		g.GET(path, h)
 		g.HEAD(path, h)
@@ -189,6 +199,7 @@ func (p *Proxy) cacheStats(c *gin.Context) {
 		MissBytes      int64 `json:"miss_bytes"`
 		ZeroBytes      int64 `json:"zero_bytes"`
 		FilledBytes    int64 `json:"filled_bytes"`
+		OverreadBytes  int64 `json:"overread_bytes"`
 		VerifiedChunks int64 `json:"verified_chunks"`
 		DamagedChunks  int64 `json:"damaged_chunks"`
 		CorruptChunks  int64 `json:"corrupt_chunks"`

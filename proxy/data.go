@@ -17,8 +17,9 @@ import (
 
 // getData answers GET and HEAD of an image's data:
 //
-//   - the record, from memory or the registry, says whether there is data, and
-//     whether that was hashed: if not, relay is its way;
+//   - the record, from memory or the registry, says whether the caller may have
+//     the data, whether there is any, and whether that was hashed: if not, relay
+//     is its way;
 //   - the request's conditions and ranges decide the status. HEAD, 304, 412 and
 //     416 end here and cost neither cache nor origin anything;
 //   - the cache gets the first byte ready, and only then does the header go out,
@@ -36,30 +37,40 @@ func (p *Proxy) getData(c *gin.Context) {
 		p.fail(c, err)
 		return
 	}
-	if p.withoutData(c, img) {
+	p.serveData(c, img, dress{})
+}
+
+// serveData answers a request for the data of img as it is known now.
+func (p *Proxy) serveData(c *gin.Context, img *registry.Image, as dress) {
+	w, r := c.Writer, c.Request
+	d := &download{c: c, caller: registry.CallerOf(r.Context()), dress: as}
+	if p.refused(d, img) {
 		return
 	}
-	prefer, err := p.preferred(r)
-	if err != nil {
+	var err error
+	if d.prefer, err = p.preferred(r); err != nil {
 		api.FailStatus(w, r, http.StatusBadRequest, err.Error())
 		return
 	}
 	if img.Digest == "" {
-		p.relay(c, img, prefer)
+		p.relay(d)
 		return
 	}
 	exchangeOf(w).digest = img.Digest
 	now := time.Now()
 	rep := represent(img, now)
+	if as.tag != "" {
+		rep.tag = as.tag
+	}
 	status, spans := decide(r.Method, r.Header, rep, now)
-	if !concluded(c, img, rep, status) {
-		p.sendData(c, img, rep, status, spans, prefer)
+	if !p.concluded(d, rep, status) {
+		p.sendData(d, rep, status, spans)
 	}
 }
 
 // concluded answers a request that needs no bytes, and reports whether it did.
-func concluded(c *gin.Context, img *registry.Image, rep representation, status int) bool {
-	w, r := c.Writer, c.Request
+func (p *Proxy) concluded(d *download, rep representation, status int) bool {
+	w, r := d.c.Writer, d.c.Request
 	h := w.Header()
 	switch {
 	case status == http.StatusPreconditionFailed:
@@ -68,50 +79,32 @@ func concluded(c *gin.Context, img *registry.Image, rep representation, status i
 		h["Content-Range"] = []string{"bytes */" + strconv.FormatInt(rep.size, 10)}
 		api.FailStatus(w, r, status, "the data has no such range of bytes")
 	case status == http.StatusNotModified:
-		setValidators(h, img, rep)
+		p.setValidators(h, d, rep)
+		d.wear(h)
 		w.WriteHeader(status)
 		w.WriteHeaderNow()
 	case r.Method == http.MethodHead || rep.size == 0:
-		setValidators(h, img, rep)
-		setContent(h, img)
+		p.setValidators(h, d, rep)
+		setContent(h, d.img)
 		setLength(h, rep.size)
+		d.wear(h)
 		w.WriteHeader(status)
 		w.WriteHeaderNow()
 	default:
 		return false
-	}
-	return true
-}
-
-// withoutData answers for an image that has no data to give, and reports whether
-// it did. Deactivated data is for admins, which everybody is while there are no
-// identities.
-func (p *Proxy) withoutData(c *gin.Context, img *registry.Image) bool {
-	switch img.Status {
-	case registry.Active, registry.Deactivated:
-		if img.Digest != "" && img.Size == nil {
-			api.FailStatus(c.Writer, c.Request, http.StatusServiceUnavailable, "the data of the image is not known well enough yet")
-			return true
-		}
-		return false
-	case registry.Deleted, registry.PendingDelete:
-		p.fail(c, registry.ErrNotFound)
-	default:
-		c.Header("Cache-Control", "no-store")
-		c.Writer.WriteHeader(http.StatusNoContent)
-		c.Writer.WriteHeaderNow()
 	}
 	return true
 }
 
 // sendData answers 200 or, with spans, 206.
-func (p *Proxy) sendData(c *gin.Context, img *registry.Image, rep representation, status int, spans []span, prefer []string) {
+func (p *Proxy) sendData(d *download, rep representation, status int, spans []span) {
+	c, img := d.c, d.img
 	w, r := c.Writer, c.Request
 	ctx := r.Context()
 	if spans == nil {
 		spans = []span{{0, rep.size}}
 	}
-	reader, err := p.cache.Get(ctx, img.Digest, rep.size, p.sourceOf(img, prefer))
+	reader, err := p.cache.Get(ctx, img.Digest, rep.size, p.sourceOf(img, d.prefer))
 	if err != nil {
 		p.failData(c, img, err)
 		return
@@ -137,14 +130,15 @@ func (p *Proxy) sendData(c *gin.Context, img *registry.Image, rep representation
 			p.fail(c, err)
 			return
 		}
-		if p.withoutData(c, img) {
+		if p.refused(d, img) {
 			return
 		}
 	}
 	x := exchangeOf(w)
 	x.found = foundWord(found)
+	p.tallies.of(img.ID).note(found, time.Now())
 	h := w.Header()
-	setValidators(h, img, rep)
+	p.setValidators(h, d, rep)
 	setContent(h, img)
 	h["Cache-Status"] = []string{cacheStatus(found)}
 	var parts byteranges
@@ -164,6 +158,7 @@ func (p *Proxy) sendData(c *gin.Context, img *registry.Image, rep representation
 		}
 	}
 	setLength(h, length)
+	d.wear(h)
 	w.WriteHeader(status)
 	w.WriteHeaderNow()
 	if err := sendSpans(c, x, reader, spans, parts); err != nil {
@@ -246,6 +241,8 @@ func (p *Proxy) fail(c *gin.Context, err error) {
 		api.FailStatus(w, r, http.StatusServiceUnavailable, "the server is stopping")
 	case errors.Is(err, cache.ErrNotCached):
 		api.FailStatus(w, r, http.StatusNotFound, "the cache has nothing of this image")
+	case errors.Is(err, errQueueFull):
+		api.FailStatus(w, r, http.StatusServiceUnavailable, errQueueFull.Error())
 	case errors.Is(err, cache.ErrNoRoom):
 		api.FailStatus(w, r, http.StatusInsufficientStorage, "there is no room in the cache")
 	default:

@@ -334,11 +334,12 @@ func TestEveryStatusHasItsAnswer(t *testing.T) {
 		rec := httptest.NewRecorder()
 		c, _ := gin.CreateTestContext(rec)
 		c.Request = httptest.NewRequest("GET", "/", nil)
-		answered := s.proxy.withoutData(c, img)
+		d := &download{c: c, caller: registry.Everybody()}
+		answered := s.proxy.refused(d, img)
 		if answered != (tt.want != 0) || answered && rec.Code != tt.want {
 			t.Errorf("%s: answered %v with %d, want %d", tt.status, answered, rec.Code, tt.want)
 		}
-		if got := freshness(img); strings.HasPrefix(got, "private") != tt.private {
+		if got := freshness(img, s.proxy.open(img)); strings.HasPrefix(got, "private") != tt.private {
 			t.Errorf("%s: Cache-Control %s", tt.status, got)
 		}
 	}

@@ -33,14 +33,16 @@ type direct struct {
 	p      *Proxy
 	remote string
 	dater  dater
-	text   []byte // of the header being sent
-	id     []byte // of the request
+	text   []byte           // of the header being sent
+	id     []byte           // of the request
+	caller *registry.Caller // of the request; nil where nobody is told apart
 
 	// generation is that of the records when img was looked up.
 	generation uint64
 	img        *registry.Image
 	rep        representation
 	heads      *heads
+	tally      *tally
 	src        *source
 	reader     *cache.Reader // closed between requests; nil until there is one
 }
@@ -49,7 +51,7 @@ type direct struct {
 func (d *direct) Answer(ctx context.Context, c *wire.Conn, r *wire.Request) wire.Verdict {
 	start := c.Now()
 	id, ok := strings.CutPrefix(r.Path, dataPrefix)
-	if !ok || len(id) != idLength+len(dataSuffix) || id[idLength:] != dataSuffix || !d.know(ctx, id[:idLength], start) {
+	if !ok || len(id) != idLength+len(dataSuffix) || id[idLength:] != dataSuffix || !d.know(ctx, id[:idLength], start) || !d.may(r.Header) {
 		return wire.Declined
 	}
 	method := http.MethodGet
@@ -71,6 +73,11 @@ func (d *direct) Answer(ctx context.Context, c *wire.Conn, r *wire.Request) wire
 	case r.Head:
 		head = &d.heads.none
 	}
+	turn, why := d.p.limiter.enter(d.caller, d.remote, false)
+	if why.limit != "" {
+		return wire.Declined
+	}
+	defer turn.end()
 	d.p.metrics.inFlight.Inc()
 	defer d.p.metrics.inFlight.Dec()
 	body := !r.Head && status != http.StatusNotModified
@@ -97,9 +104,10 @@ func (d *direct) Answer(ctx context.Context, c *wire.Conn, r *wire.Request) wire
 	} else {
 		err = c.Flush()
 	}
-	x := exchange{status: status, bytes: sent, route: dataRoute, image: d.img.ID, digest: d.img.Digest, err: err}
+	x := exchange{status: status, bytes: sent, route: dataRoute, image: d.img.ID, caller: d.caller, digest: d.img.Digest, err: err}
 	if body {
 		x.found = foundWord(a.found)
+		d.tally.note(a.found, start)
 	}
 	d.p.ended(ctx, &visit{
 		method: method, path: r.Path, ranges: r.Header["Range"], remote: d.remote, id: d.id,
@@ -111,8 +119,27 @@ func (d *direct) Answer(ctx context.Context, c *wire.Conn, r *wire.Request) wire
 	return wire.Answered
 }
 
+// may reports whether it is known from memory that whoever sends these fields may
+// have the data of the image. Who may not is told so by the ordinary way.
+func (d *direct) may(h http.Header) bool {
+	p := d.p
+	if p.identity == nil {
+		return true
+	}
+	d.caller = nil
+	if token, sent := api.TokenOf(h); sent && p.known != nil {
+		d.caller = p.known.Remembered(token)
+	} else if !sent && p.anonymous {
+		d.caller = &stranger
+	}
+	return d.caller != nil && mayDownload(d.caller, d.img) == nil
+}
+
+// stranger is who sends no token.
+var stranger = registry.Caller{Stranger: true}
+
 // know looks the image up, unless it is the one known and nothing was forgotten
-// since. It is only for images that anybody may read.
+// since.
 func (d *direct) know(ctx context.Context, id string, now time.Time) bool {
 	records := d.p.records
 	if d.img != nil && d.img.ID == id && d.generation == records.Generation() {
@@ -141,7 +168,7 @@ func (d *direct) know(ctx context.Context, id string, now time.Time) bool {
 		return false
 	}
 	d.img, d.rep = img, represent(img, now)
-	d.heads, d.src = newHeads(img, d.rep), d.p.source(img)
+	d.heads, d.src, d.tally = d.p.newHeads(img, d.rep), d.p.source(img), d.p.tallies.of(img.ID)
 	return true
 }
 

@@ -15,8 +15,8 @@ import (
 //	go test -run '^$' -bench BothWays -count 10 ./proxy | benchstat -col /way -
 //
 // The client allocates nothing, so that the allocations are the server's.
-func bothWays(b *testing.B, field func(*registry.Image) string, status string, body int) {
-	s, img := benchSite(b)
+func bothWays(b *testing.B, cfg siteConfig, field func(*registry.Image) string, status string, body int) {
+	s, img := benchSite(b, cfg)
 	request := fmt.Appendf(nil, "GET /v2/images/%s/file HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", img.ID, field(img))
 	for _, way := range []struct{ name, addr string }{{"direct", s.addr}, {"ordinary", s.plain}} {
 		b.Run("way="+way.name, func(b *testing.B) {
@@ -53,18 +53,25 @@ func bothWays(b *testing.B, field func(*registry.Image) string, status string, b
 }
 
 func BenchmarkBothWays64KiB(b *testing.B) {
-	bothWays(b, func(*registry.Image) string { return "Range: bytes=1048576-1114111" }, "HTTP/1.1 206 Partial Content\r\n", 64<<10)
+	bothWays(b, siteConfig{}, func(*registry.Image) string { return "Range: bytes=1048576-1114111" }, "HTTP/1.1 206 Partial Content\r\n", 64<<10)
+}
+
+// BenchmarkBothWaysToken is BenchmarkBothWays304 with callers told apart.
+func BenchmarkBothWaysToken(b *testing.B) {
+	bothWays(b, siteConfig{identity: people}, func(img *registry.Image) string {
+		return "X-Auth-Token: admin\r\nIf-None-Match: \"" + string(img.Digest) + `"`
+	}, "HTTP/1.1 304 Not Modified\r\n", 0)
 }
 
 func BenchmarkBothWays304(b *testing.B) {
-	bothWays(b, func(img *registry.Image) string { return `If-None-Match: "` + string(img.Digest) + `"` }, "HTTP/1.1 304 Not Modified\r\n", 0)
+	bothWays(b, siteConfig{}, func(img *registry.Image) string { return `If-None-Match: "` + string(img.Digest) + `"` }, "HTTP/1.1 304 Not Modified\r\n", 0)
 }
 
 // BenchmarkBothWaysPipelined asks for 304 in bunches: what the work itself costs,
 // when the network is out of the picture.
 func BenchmarkBothWaysPipelined(b *testing.B) {
 	const bunch = 16
-	s, img := benchSite(b)
+	s, img := benchSite(b, siteConfig{})
 	one := fmt.Sprintf("GET /v2/images/%s/file HTTP/1.1\r\nHost: x\r\nIf-None-Match: *\r\n\r\n", img.ID)
 	var requests []byte
 	for range bunch {

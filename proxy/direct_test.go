@@ -107,7 +107,10 @@ func seedRequests(img *registry.Image) []string {
 			"If-Range: \"x\"\r\nRange: bytes=1-2\r\n", "If-Modified-Since: Mon, 01 Jan 2001 00:00:00 GMT\r\n",
 			"If-Modified-Since: Fri, 01 Jan 2100 00:00:00 GMT\r\n", "If-Unmodified-Since: Mon, 01 Jan 2001 00:00:00 GMT\r\n",
 			"Range: bytes=0-1\r\nRange: bytes=2-3\r\n", "Cache-Control: only-if-cached\r\n", "X-Openstack-Request-Id: a\r\n",
-			"Want-Content-Digest: sha-256=1\r\nRange: bytes=0-262143\r\n", "Connection: close\r\n", "Content-Length: 0\r\n", "Host: again\r\n",
+			"X-Auth-Token: owner\r\n", "x-auth-token: other\r\nRange: bytes=1-2\r\n", "X-Auth-Token: reader\r\n", "X-Auth-Token: nobody\r\n",
+			"X-Auth-Token: owner\r\nX-Auth-Token: owner\r\n", "X-Auth-Token: \r\n", "Authorization: Bearer owner\r\n", "Authorization: bearer  other\r\n",
+			"Authorization: Basic eDp5\r\n", "Authorization: Bearer nobody\r\nX-Auth-Token: owner\r\nIf-None-Match: *\r\n",
+			"X-Project-Id: home\r\n", "Want-Content-Digest: sha-256=1\r\nRange: bytes=0-262143\r\n", "Connection: close\r\n", "Content-Length: 0\r\n", "Host: again\r\n",
 		} {
 			all = append(all, method+" "+path+" HTTP/1.1\r\nHost: x\r\n"+fields+"\r\n")
 		}
@@ -123,22 +126,42 @@ func seedRequests(img *registry.Image) []string {
 // FuzzDirectAnswersAsTheOrdinaryWay compares the two ways of a request: whatever
 // the short way accepts gets the same answer there.
 func FuzzDirectAnswersAsTheOrdinaryWay(f *testing.F) {
-	s := newSite(f, siteConfig{})
-	img := s.add(pattern(3*chunk+77, 1), func(img *registry.Image) { name := "döbian"; img.Name = &name })
-	s.file("GET", img)
-	addr, _ := s.direct()
-	for _, request := range seedRequests(img) {
-		f.Add(strings.ReplaceAll(request, img.ID, "ID"))
+	type pair struct {
+		s    *site
+		addr string
+		imgs []*registry.Image
 	}
-	f.Fuzz(func(t *testing.T, request string) {
-		request = strings.ReplaceAll(request, "ID", img.ID)
-		var r wire.Request
-		if n, ok := r.Parse([]byte(request)); !ok || n != len(request) {
-			return
+	var sites []pair
+	for _, cfg := range []siteConfig{{}, {identity: people}, {identity: people, anonymous: true}} {
+		s := newSite(f, cfg)
+		addr, _ := s.direct()
+		p := pair{s, addr, nil}
+		for i, visibility := range []registry.Visibility{registry.Public, registry.Private} {
+			img := s.add(pattern(3*chunk+77, byte(i)), func(img *registry.Image) {
+				name, owner := "döbian", "home"
+				img.Name, img.Owner, img.Visibility = &name, &owner, visibility
+			})
+			s.file("GET", img, "X-Auth-Token: admin")
+			p.imgs = append(p.imgs, img)
 		}
-		direct, ordinary := exchangeBytes(t, addr, request), exchangeBytes(t, s.plain, request)
-		if direct != ordinary {
-			t.Errorf("the short way answers\n%.2000q\nand the ordinary one\n%.2000q", direct, ordinary)
+		sites = append(sites, p)
+	}
+	for _, id := range []string{"ID", "PRIVATE"} {
+		for _, request := range seedRequests(sites[0].imgs[0]) {
+			f.Add(strings.ReplaceAll(request, sites[0].imgs[0].ID, id))
+		}
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, p := range sites {
+			request := strings.ReplaceAll(strings.ReplaceAll(text, "ID", p.imgs[0].ID), "PRIVATE", p.imgs[1].ID)
+			var r wire.Request
+			if n, ok := r.Parse([]byte(request)); !ok || n != len(request) {
+				return
+			}
+			direct, ordinary := exchangeBytes(t, p.addr, request), exchangeBytes(t, p.s.plain, request)
+			if direct != ordinary {
+				t.Errorf("the short way answers\n%.2000q\nand the ordinary one\n%.2000q", direct, ordinary)
+			}
 		}
 	})
 }
@@ -159,7 +182,8 @@ func TestTheShortWayIsTakenForPlainRequests(t *testing.T) {
 		{"the header alone", "HEAD " + path + " HTTP/1.1\r\nHost: x\r\n\r\n", true},
 		{"two ranges", "GET " + path + " HTTP/1.1\r\nHost: x\r\nRange: bytes=5-9,20-21\r\n\r\n", false},
 		{"no such range", "GET " + path + " HTTP/1.1\r\nHost: x\r\nRange: bytes=999999999-\r\n\r\n", false},
-		{"a token", "GET " + path + " HTTP/1.1\r\nHost: x\r\nX-Auth-Token: t\r\n\r\n", false},
+		{"a token, where nobody is told apart", "GET " + path + " HTTP/1.1\r\nHost: x\r\nX-Auth-Token: t\r\n\r\n", true},
+		{"a login, where nobody is told apart", "GET " + path + " HTTP/1.1\r\nHost: x\r\nAuthorization: Basic eDp5\r\n\r\n", true},
 		{"another path", "GET /versions HTTP/1.1\r\nHost: x\r\n\r\n", false},
 		{"an unknown image", "GET /v2/images/00000000-0000-4000-8000-000000000000/file HTTP/1.1\r\nHost: x\r\n\r\n", false},
 	} {

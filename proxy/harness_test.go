@@ -27,6 +27,7 @@ import (
 	"nearsight/registry/api"
 	"nearsight/registry/bus"
 	"nearsight/registry/db"
+	"nearsight/registry/identity"
 )
 
 // A site is a whole server in this process, over a store in memory.
@@ -49,6 +50,9 @@ type siteConfig struct {
 	store  origin.WriteStore               // instead of the fake
 	cache  cache.Options                   // Dir is set
 	handle func(http.Handler) http.Handler // around the whole
+
+	identity  identity.Identifier // nil: nobody is told apart
+	anonymous bool
 }
 
 func newSite(t testing.TB, cfg siteConfig) *site {
@@ -79,8 +83,12 @@ func newSite(t testing.TB, cfg siteConfig) *site {
 	stores, _ := store.(Stores) // an origin.Set
 	s.proxy = New(Options{
 		Records: s.records, Stores: stores,
-		API:   api.New(api.Options{Images: s.records, Uploads: s.records.Uploads(s.db), Store: store, Log: quiet}),
-		Cache: s.cache, Store: store, Metrics: s.metrics, Version: "test",
+		API: api.New(api.Options{
+			Images: s.records, Uploads: s.records.Uploads(s.db), Store: store, Log: quiet,
+			Identity: cfg.identity, Anonymous: cfg.anonymous, CacheCalls: true,
+		}),
+		CacheCalls: true,
+		Cache:      s.cache, Store: store, Metrics: s.metrics, Version: "test",
 		Log: slog.New(slog.NewJSONHandler(s.log, nil)),
 	})
 	handler := s.proxy.Handler()

@@ -46,10 +46,11 @@ type heads struct {
 	whole, partial, none, notModified head // 200, 206, 200 to HEAD, 304
 }
 
-func newHeads(img *registry.Image, rep representation) *heads {
+func (p *Proxy) newHeads(img *registry.Image, rep representation) *heads {
 	validators := func() http.Header {
 		h := make(http.Header)
 		setValidators(h, img, rep)
+		p.setFreshness(h, img)
 		h[api.RequestIDHeader] = []string{requestIDHole.mark()}
 		return h
 	}

@@ -41,7 +41,7 @@ func represent(img *registry.Image, now time.Time) representation {
 }
 
 // setValidators sets the fields that 200, 206 and 304 have in common (RFC 9110,
-// section 15.4.5).
+// section 15.4.5), but for how long they may be kept.
 func setValidators(h http.Header, img *registry.Image, rep representation) {
 	if rep.tag != "" {
 		h["Etag"] = []string{rep.tag}
@@ -49,7 +49,6 @@ func setValidators(h http.Header, img *registry.Image, rep representation) {
 	if !rep.modified.IsZero() {
 		h["Last-Modified"] = []string{rep.modified.Format(http.TimeFormat)}
 	}
-	h["Cache-Control"] = []string{freshness(img)}
 	if sum, err := hex.DecodeString(img.HashValue); err == nil && len(sum) > 0 && img.HashAlgo == "sha512" {
 		h["Repr-Digest"] = []string{"sha-512=:" + base64.StdEncoding.EncodeToString(sum) + ":"}
 	}
@@ -65,12 +64,11 @@ func setValidators(h http.Header, img *registry.Image, rep representation) {
 	h["Cache-Groups"] = []string{`"` + key + `", "` + blob + `"`}
 }
 
-// freshness returns Cache-Control. Only what everybody may read is public:
-// deactivated data is for admins. Data that nobody has hashed yet is its server's
-// to change at any time.
-func freshness(img *registry.Image) string {
+// freshness returns Cache-Control. Only what everybody may read, which open says, is
+// public. Data that nobody has hashed yet is its server's to change at any time.
+func freshness(img *registry.Image, open bool) string {
 	switch {
-	case img.Status != registry.Active || img.Visibility != registry.Public && img.Visibility != registry.Community:
+	case !open:
 		return privateFreshness
 	case img.Digest == "":
 		return "no-cache"

@@ -170,8 +170,10 @@ func newCacheCollector(c *cache.Cache) *cacheCollector {
 		func(s cache.Stats) int64 { return s.MissBytes })
 	add(counter, "zero_bytes_total", "Bytes of hits that are known to be zeros.",
 		func(s cache.Stats) int64 { return s.ZeroBytes })
-	add(counter, "filled_bytes_total", "Bytes received from origins, whatever became of them.",
+	add(counter, "filled_bytes_total", "Bytes received from origins, whatever became of them, but for those read over.",
 		func(s cache.Stats) int64 { return s.FilledBytes })
+	add(counter, "overread_bytes_total", "Zeros received from origins because it took fewer requests to read them over.",
+		func(s cache.Stats) int64 { return s.OverreadBytes })
 	add(counter, "verified_chunks_total", "Chunks hashed and found right, from an origin or from disk.",
 		func(s cache.Stats) int64 { return s.VerifiedChunks })
 	add(counter, "damaged_chunks_total", "Chunks on disk that were found wrong.",

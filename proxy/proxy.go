@@ -6,9 +6,9 @@
 // events.
 //
 // The way of a download: proxy.go routes it, access.go records it, data.go
-// gathers what is needed, records.go knows the image, range.go decides the
-// status, header.go says what the data is, source.go fetches what the cache
-// lacks, and wire carries it. relay.go is the way of data that has no digest yet.
+// gathers what is needed, records.go knows the image, download.go says whether
+// the caller may have it, range.go decides the status, header.go says what the
+// data is, source.go fetches what the cache lacks, and wire carries it. relay.go is the way of data that has no digest yet.
 package proxy
 
 import (
@@ -25,6 +25,8 @@ import (
 	"nearsight/origin"
 	"nearsight/registry"
 	"nearsight/registry/api"
+	v1 "nearsight/registry/api/v1"
+	"nearsight/registry/identity"
 )
 
 // maxForget is how many digests of deleted images may wait to be dropped from
@@ -34,8 +36,8 @@ const maxForget = 1024
 // Options say what a Proxy works on. Records, API, Cache and Store are required.
 type Options struct {
 	Records *Records
-	// API answers the calls about records. It should work on Records, and on
-	// Records.Uploads, so that it reads what it wrote.
+	// API answers the calls about records, and knows who the callers are. It should
+	// work on Records, and on Records.Uploads, so that it reads what it wrote.
 	API   *api.API
 	Cache *cache.Cache
 	// Store has the data of every location. It may be an origin.LocalStore.
@@ -48,19 +50,40 @@ type Options struct {
 	// Metrics is where the metrics are registered, once for a registry; nil
 	// means one of its own.
 	Metrics *prometheus.Registry
+	// CacheCalls has the calls of the Images API about the cache answered; API must
+	// have been told the same.
+	CacheCalls bool
+	// V1 answers the calls of the API of 2011; API must have been told of it. nil
+	// means that there are none.
+	V1 *v1.API
+	// Limits bound what one caller may ask for; the zero value: nothing.
+	Limits Limits
 	// Version is shown in the metrics; "" means "unknown".
 	Version string
 }
 
 // A Proxy is safe for concurrent use.
 type Proxy struct {
-	records  *Records
-	api      *api.API
-	cache    *cache.Cache
-	store    origin.Store
-	stores   Stores // nil: one
-	streams  streams
-	doubts   doubts
+	records *Records
+	api     *api.API
+	cache   *cache.Cache
+	store   origin.Store
+	stores  Stores // nil: one
+	streams streams
+	doubts  doubts
+	warming warming
+	tallies tallies
+	limiter *limiter // nil: callers are not bound
+
+	cacheCalls bool
+	v1         *v1.API // nil: it is not there
+
+	// Of the API: who names the callers, nil if they are not told apart; whether
+	// those are let in who name themselves by nothing.
+	identity  identity.Identifier
+	anonymous bool
+	known     identity.Rememberer // identity, if it can; else nil
+
 	log      *slog.Logger
 	registry *prometheus.Registry
 	metrics  *metrics
@@ -69,7 +92,7 @@ type Proxy struct {
 // New returns a Proxy. It starts nothing. It panics if the metrics are
 // registered at o.Metrics already.
 func New(o Options) *Proxy {
-	p := &Proxy{records: o.Records, api: o.API, cache: o.Cache, store: o.Store, stores: o.Stores, log: o.Log, registry: o.Metrics}
+	p := &Proxy{records: o.Records, api: o.API, cache: o.Cache, store: o.Store, stores: o.Stores, log: o.Log, registry: o.Metrics, cacheCalls: o.CacheCalls, v1: o.V1}
 	if p.log == nil {
 		p.log = slog.Default()
 	}
@@ -80,6 +103,10 @@ func New(o Options) *Proxy {
 		o.Version = "unknown"
 	}
 	p.metrics = newMetrics(p.registry, p.cache, o.Version)
+	p.limiter = newLimiter(o.Limits, p.registry)
+	p.identity, p.anonymous = p.api.Identity()
+	p.known, _ = p.identity.(identity.Rememberer)
+	p.warming.wake = make(chan struct{}, 1)
 	p.doubts.stores, p.doubts.lies, p.doubts.log = p.stores, p.metrics.lies, p.log
 	return p
 }
@@ -94,7 +121,13 @@ func (p *Proxy) Handler() http.Handler {
 	e.GET("/v2/images/:id/file", p.getData)
 	e.HEAD("/v2/images/:id/file", p.getData)
 	p.registerCache(e)
-	return p.observe(wellFormed(p.api.Wrap(e)))
+	if p.cacheCalls {
+		p.registerCacheCalls(e)
+	}
+	if p.v1 != nil {
+		p.v1.Register(e, p.sendV1)
+	}
+	return p.observe(wellFormed(p.limitGuesses(p.api.Wrap(p.limitCallers(e)))))
 }
 
 // Run keeps records and cache right by the registry's events until ctx ends, and
@@ -126,6 +159,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 			}
 		}
 	})
+	for range warmers {
+		g.Go(func() error { return p.warmQueued(ctx) })
+	}
 	return g.Wait()
 }
 

@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gin-gonic/gin"
-
 	"nearsight/origin"
 	"nearsight/registry"
 	"nearsight/registry/api"
@@ -30,18 +28,19 @@ const relayStatus = `nearsight; fwd=bypass; detail="not hashed yet"`
 //
 // Once the first byte is there the answer belongs to its location: another one
 // may hold other bytes.
-func (p *Proxy) relay(c *gin.Context, img *registry.Image, prefer []string) {
+func (p *Proxy) relay(d *download) {
+	c, img := d.c, d.img
 	w, r := c.Writer, c.Request
 	if onlyIfCached(r.Header) {
 		api.FailStatus(w, r, http.StatusGatewayTimeout, "the data is not hashed yet, and so not in the cache")
 		return
 	}
 	errs := []error{}
-	for _, loc := range p.order(img.Locations, prefer) {
+	for _, loc := range p.order(img.Locations, d.prefer) {
 		a, err := p.approach(r, img, loc)
 		if err == nil {
 			defer a.close()
-			p.sendRelayed(c, img, a)
+			p.sendRelayed(d, a)
 			return
 		}
 		if r.Context().Err() != nil {
@@ -183,16 +182,17 @@ func unexpected(err error) error {
 }
 
 // sendRelayed answers with what was approached.
-func (p *Proxy) sendRelayed(c *gin.Context, img *registry.Image, a *approach) {
+func (p *Proxy) sendRelayed(d *download, a *approach) {
+	c, img := d.c, d.img
 	w, r := c.Writer, c.Request
 	// There was time for the image to change: what it is now counts.
 	if now, err := p.records.Get(r.Context(), img.ID); err != nil {
 		p.fail(c, err)
 		return
-	} else if p.withoutData(c, now) {
+	} else if p.refused(d, now) {
 		return
 	}
-	if concluded(c, img, a.rep, a.status) {
+	if p.concluded(d, a.rep, a.status) {
 		return
 	}
 	if a.rep.size < 0 && !r.ProtoAtLeast(1, 1) {
@@ -200,8 +200,8 @@ func (p *Proxy) sendRelayed(c *gin.Context, img *registry.Image, a *approach) {
 		return
 	}
 	h := w.Header()
-	setValidators(h, img, a.rep)
-	setContent(h, img)
+	p.setValidators(h, d, a.rep)
+	setContent(h, d.img)
 	h["Cache-Status"] = []string{relayStatus}
 	length := a.rep.size
 	var parts byteranges
@@ -215,6 +215,7 @@ func (p *Proxy) sendRelayed(c *gin.Context, img *registry.Image, a *approach) {
 		h["Content-Range"] = []string{contentRange(a.spans[0], a.rep.size)}
 	}
 	setLength(h, length)
+	d.wear(h)
 	x := exchangeOf(w)
 	x.found = "bypass"
 	w.WriteHeader(a.status)

@@ -16,11 +16,15 @@ import (
 func newCacheCommand() *cobra.Command {
 	cmd := newGroup("cache", "Look after the cache of a server", `
 Look after the cache of a server. IMAGE is an image's id or its name.`)
+	cmd.Example = `  nearsight cache ls
+  nearsight cache warm debian
+  nearsight cache queue debian ubuntu`
 	cmd.AddCommand(
 		newCacheListCommand(),
 		newCacheStatsCommand(),
 		newCacheWorkCommand("warm IMAGE...", "Fetch what is missing of images", takes(1, -1), warm),
 		newCacheWorkCommand("scrub [IMAGE...]", "Verify the cached bytes of images, or of all", takes(0, -1), scrub),
+		newCacheQueueCommand(),
 		newCacheEachCommand("pin IMAGE...", "Keep images from eviction", (*client.Client).CachePin),
 		newCacheEachCommand("unpin IMAGE...", "Let images be evicted again", (*client.Client).CacheUnpin),
 		newCacheEachCommand("drop IMAGE...", "Forget the cached bytes of images, pinned or not", (*client.Client).CacheDrop),
@@ -30,9 +34,10 @@ Look after the cache of a server. IMAGE is an image's id or its name.`)
 
 func newCacheListCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "ls",
-		Short: "List what is cached",
-		Args:  takes(0, 0),
+		Use:     "ls",
+		Short:   "List what is cached",
+		Example: "  nearsight cache ls --json",
+		Args:    takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := newClient(cmd)
 			if err != nil {
@@ -93,9 +98,10 @@ func orDash(s string) string {
 
 func newCacheStatsCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "stats",
-		Short: "Show the counters of the cache since the server started",
-		Args:  takes(0, 0),
+		Use:     "stats",
+		Short:   "Show the counters of the cache since the server started",
+		Example: "  nearsight cache stats",
+		Args:    takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := newClient(cmd)
 			if err != nil {
@@ -137,9 +143,10 @@ func newCacheStatsCommand() *cobra.Command {
 // goes on after an error, and fails in the end.
 func newCacheEachCommand(use, short string, call func(*client.Client, context.Context, string) error) *cobra.Command {
 	return &cobra.Command{
-		Use:   use,
-		Short: short,
-		Args:  takes(1, -1),
+		Use:     use,
+		Short:   short,
+		Example: "  nearsight cache " + strings.Fields(use)[0] + " debian",
+		Args:    takes(1, -1),
 		RunE: func(cmd *cobra.Command, refs []string) error {
 			return eachImage(cmd, refs, func(c *client.Client, id, _ string) error {
 				return call(c, cmd.Context(), id)
@@ -166,9 +173,10 @@ func scrub(ctx context.Context, c *client.Client, id string, progress func(done,
 // them if args allows to name none. It shows progress and results.
 func newCacheWorkCommand(use, short string, args cobra.PositionalArgs, do work) *cobra.Command {
 	return &cobra.Command{
-		Use:   use,
-		Short: short,
-		Args:  args,
+		Use:     use,
+		Short:   short,
+		Example: "  nearsight cache " + strings.Fields(use)[0] + " debian",
+		Args:    args,
 		RunE: func(cmd *cobra.Command, refs []string) error {
 			one := func(c *client.Client, id, name string) error {
 				b := newBar(cmd, name)
@@ -193,6 +201,53 @@ func newCacheWorkCommand(use, short string, args cobra.PositionalArgs, do work) 
 			return one(c, "", "all images")
 		},
 	}
+}
+
+func newCacheQueueCommand() *cobra.Command {
+	var clear bool
+	cmd := &cobra.Command{
+		Use:   "queue [IMAGE...] | queue --clear",
+		Short: "Have the server fetch images by itself, or list what it will",
+		Long: `
+Have the server fetch images into its cache by itself, one after the other, when this
+command has ended; cache warm waits. Without IMAGE it lists the images that it will
+fetch.`,
+		Example: `  nearsight cache queue debian ubuntu
+  nearsight cache queue
+  nearsight cache queue --clear`,
+		RunE: func(cmd *cobra.Command, refs []string) error {
+			switch {
+			case clear && len(refs) > 0:
+				return usagef("--clear is for the whole queue, and takes no images")
+			case len(refs) > 0:
+				return eachImage(cmd, refs, func(c *client.Client, id, _ string) error {
+					return c.GlanceCacheQueue(cmd.Context(), id)
+				})
+			}
+			c, err := newClient(cmd)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			if clear {
+				return c.GlanceCacheClear(cmd.Context(), "queue")
+			}
+			_, queued, err := c.GlanceCache(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asked(cmd, "json") {
+				return printJSON(cmd, append([]string{}, queued...))
+			}
+			rows := [][]string{{"ID"}}
+			for _, id := range queued {
+				rows = append(rows, []string{id})
+			}
+			return printTable(cmd, rows)
+		},
+	}
+	cmd.Flags().BoolVar(&clear, "clear", false, "forget the queue")
+	return cmd
 }
 
 // eachImage calls do for each image that refs name, and joins the errors, each

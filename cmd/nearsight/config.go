@@ -50,10 +50,29 @@ type Config struct {
 		// connection, without net/http: the same answers, faster. Off is for
 		// finding faults.
 		Direct bool `key:"direct"`
-		// InsecureAllowRemote lets both addresses be reached from other
-		// machines although callers are not told apart yet: whoever reaches
-		// the API is admin. Flag --insecure-allow-remote.
+		// V1 has the Images API v1, the one of 2011, answered beside v2.
+		V1 bool `key:"v1"`
+		// InsecureAllowRemote lets the addresses be reached from other
+		// machines although callers are not told apart (identity.kind none):
+		// whoever reaches the API is admin. Flag --insecure-allow-remote.
 		InsecureAllowRemote bool `key:"insecure_allow_remote"`
+	}
+
+	Registry struct {
+		// Listen is the address of the Registry API of 2011, by which admins keep
+		// records. off: there is none. Flag --registry-listen.
+		Listen OptionalHostPort `key:"listen"`
+	}
+
+	Identity struct {
+		// Kind says by what callers are known. none: they are not told apart,
+		// and everybody is admin. tokens: by those of the file Tokens.
+		Kind string `key:"kind" oneof:"none tokens"`
+		// Tokens is the file of hashed tokens; nearsight token makes it. It is
+		// read again when it changes.
+		Tokens string `key:"tokens"`
+		// Anonymous lets in those who send no token, to read what is public.
+		Anonymous bool `key:"anonymous"`
 	}
 
 	Cache struct {
@@ -92,6 +111,8 @@ type Config struct {
 		// UnknownRecords how many ids that name no image.
 		Records        int `key:"records" min:"1"`
 		UnknownRecords int `key:"unknown_records" min:"1"`
+		// API has the calls of the Images API about the cache answered.
+		API bool `key:"api"`
 	}
 
 	Origin struct {
@@ -110,19 +131,56 @@ type Config struct {
 		// second, to protect a shared disk; such a store is not served in
 		// place. 0 means unbounded.
 		RateLimit Size `key:"rate_limit"`
+		// OrphanGrace is how long after an upload was cut off its data is
+		// looked for again, because a store may finish late what it was asked
+		// to keep.
+		OrphanGrace time.Duration `key:"orphan_grace" min:"1ms"`
 	}
 
 	// Stores are further places where image data is kept, by name. In the
 	// environment they are NEARSIGHT_STORES_NAME_KEY.
 	Stores map[string]*Store
 
+	Import struct {
+		// Methods are the ways of importing data that are enabled, as far as
+		// they can work.
+		Methods Methods `key:"methods"`
+		// Staging names the store that takes data which waits for its import.
+		// Empty: that of Origin.Store. What is imported into that store stays
+		// where it is, and is copied to others.
+		Staging string `key:"staging"`
+		// Workers is how many imports, copies and the like are done at a time.
+		Workers int `key:"workers" min:"1"`
+		// Regions are registries that images are imported from, each as NAME=URL
+		// of its Images API. They get the tokens of those who ask for it.
+		Regions Regions `key:"regions"`
+	}
+
+	// Quota bounds what the images of each project take; 0 means no bound. All but
+	// UserStorage are soft: what is under way is not cut.
+	Quota struct {
+		// ImageSizeTotal bounds the bytes that are stored, and ImageStageTotal
+		// those that wait for their import.
+		ImageSizeTotal  Size `key:"image_size_total"`
+		ImageStageTotal Size `key:"image_stage_total"`
+		// ImageCountTotal bounds the number of images, and ImageCountUploading
+		// that of uploads and imports under way.
+		ImageCountTotal     int `key:"image_count_total"`
+		ImageCountUploading int `key:"image_count_uploading"`
+		// UserStorage bounds the bytes that are stored, and cuts an upload or a
+		// download that would bring more.
+		UserStorage Size `key:"user_storage"`
+	}
+
 	Images struct {
 		// MaxSize bounds the size of an upload.
 		MaxSize Size `key:"max_size" min:"1"`
-		// MaxProperties, MaxTags and MaxLocations bound the number of an image's
-		// properties, its tags, and the places where its data is.
+		// MaxProperties, MaxTags, MaxMembers and MaxLocations bound the number of an
+		// image's properties, its tags, the projects that it is shared with, and the
+		// places where its data is.
 		MaxProperties int `key:"max_properties" min:"1"`
 		MaxTags       int `key:"max_tags" min:"1"`
+		MaxMembers    int `key:"max_members" min:"1"`
 		MaxLocations  int `key:"max_locations" min:"1"`
 		// DiskFormats and ContainerFormats are the formats that images may have.
 		DiskFormats      []string `key:"disk_formats"`
@@ -150,6 +208,9 @@ func defaultConfig() Config {
 	c.Server.ShutdownGrace = 30 * time.Second
 	c.Server.StallTimeout = 120 * time.Second
 	c.Server.Direct = true
+	c.Server.V1 = true
+	c.Registry.Listen = defaultRegistry
+	c.Identity.Kind = "none"
 	c.Cache.Budget = Budget{Percent: 10}
 	c.Cache.MinFree = 1 << 30
 	c.Cache.Verify = "fill"
@@ -162,13 +223,19 @@ func defaultConfig() Config {
 	c.Cache.ScrubInterval = 7 * 24 * time.Hour
 	c.Cache.Records = 10000
 	c.Cache.UnknownRecords = 10000
+	c.Cache.API = true
 	c.Origin.Store = "default"
 	c.Origin.URLs = true
+	c.Origin.OrphanGrace = time.Minute
 	c.Stores = map[string]*Store{}
+	c.Import.Methods = slices.Clone(importMethods[:])
+	c.Import.Workers = 2
+	c.Import.Regions = Regions{}
 	c.Images.MaxSize = 1 << 40
 	limits := registry.Limits{}.WithDefaults()
 	c.Images.MaxProperties = limits.Properties
 	c.Images.MaxTags = limits.Tags
+	c.Images.MaxMembers = limits.Members
 	c.Images.MaxLocations = limits.Locations
 	c.Images.DiskFormats = limits.DiskFormats
 	c.Images.ContainerFormats = limits.ContainerFormats
@@ -189,11 +256,22 @@ func (c *Config) check(source func(name string) string) error {
 	if c.Data == "" {
 		refuse("data", "the data directory needs a name")
 	}
-	for name, addr := range map[string]HostPort{"server.listen": c.Server.Listen, "server.admin": c.Server.Admin} {
-		if !addr.loopback() && !c.Server.InsecureAllowRemote {
-			refuse(name, "%s can be reached from other machines, and there is no authentication: everybody would be admin. "+
-				"Listen on 127.0.0.1, or allow it with --insecure-allow-remote", addr)
+	for name, addr := range map[string]HostPort{"server.listen": c.Server.Listen, "server.admin": c.Server.Admin, "registry.listen": HostPort(c.Registry.Listen)} {
+		if addr == "" { // off
+			continue
 		}
+		if !addr.loopback() && c.Identity.Kind == "none" && !c.Server.InsecureAllowRemote {
+			refuse(name, "%s can be reached from other machines, and there is no authentication: everybody would be admin. "+
+				"Listen on 127.0.0.1, or have callers told apart (identity.kind), or allow it with --insecure-allow-remote", addr)
+		}
+	}
+	switch tokens := c.Identity.Kind == "tokens"; {
+	case tokens && c.Identity.Tokens == "":
+		refuse("identity.tokens", "the file of tokens needs a name; nearsight token create makes one")
+	case !tokens && c.Identity.Tokens != "":
+		refuse("identity.tokens", "there is a file of tokens, and identity.kind %s does not use it", c.Identity.Kind)
+	case !tokens && c.Identity.Anonymous:
+		refuse("identity.anonymous", "with identity.kind %s everybody is let in as admin", c.Identity.Kind)
 	}
 	if u, err := url.Parse(c.Server.PublicURL); c.Server.PublicURL != "" &&
 		(err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil) {

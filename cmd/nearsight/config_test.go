@@ -38,12 +38,16 @@ func TestTheSampleFileShowsEverySettingWithItsDefault(t *testing.T) {
 func TestEverySettingCanComeFromTheEnvironment(t *testing.T) {
 	var environ []string
 	c := defaultConfig()
-	for _, s := range settingsOf(&c) {
+	for name, s := range settingsOf(&c) {
 		text := "1h"
+		if name == "identity.kind" {
+			environ = append(environ, s.env()+"=tokens") // which the other settings of it need
+			continue
+		}
 		switch s.field.Interface().(type) {
 		case bool:
 			text = "true"
-		case HostPort:
+		case HostPort, OptionalHostPort:
 			text = "127.0.0.1:1"
 		case string:
 			text = strings.Fields(s.tag.Get("oneof") + " http://front")[0]
@@ -51,6 +55,10 @@ func TestEverySettingCanComeFromTheEnvironment(t *testing.T) {
 			text = "raw,qcow2"
 		case int:
 			text = "77"
+		case Methods:
+			text = "copy-image,web-download"
+		case Regions:
+			text = "east=http://front"
 		case Size, Budget:
 			text = "77MiB"
 		}
@@ -121,6 +129,11 @@ func TestWrongConfigurationsAreRefusedByNameAndPlace(t *testing.T) {
 		{name: "a port that is none", flags: map[string]string{"server.admin": "127.0.0.1:99999"}, errors: []string{"flag --admin: server.admin:"}},
 		{name: "an address of the network", flags: map[string]string{"server.listen": "0.0.0.0:9292"}, errors: []string{"flag --listen: server.listen:", "--insecure-allow-remote"}},
 		{name: "all addresses", env: "NEARSIGHT_SERVER_ADMIN=:9293", errors: []string{"environment NEARSIGHT_SERVER_ADMIN: server.admin:", "admin"}},
+		{name: "all addresses for the Registry API", env: "NEARSIGHT_REGISTRY_LISTEN=:9191", errors: []string{"registry.listen: :9191 can be reached from other machines"}},
+		{name: "tokens without a file", file: "identity:\n  kind: tokens\n", errors: []string{"identity.tokens: the file of tokens needs a name"}},
+		{name: "a file of tokens that nobody uses", file: "identity:\n  tokens: t.json\n", errors: []string{"c.yaml:2: identity.tokens: there is a file of tokens, and identity.kind none does not use it"}},
+		{name: "strangers where everybody is admin", env: "NEARSIGHT_IDENTITY_ANONYMOUS=true", errors: []string{"identity.anonymous: with identity.kind none everybody is let in"}},
+		{name: "another kind of identity", file: "identity:\n  kind: passwords\n", errors: []string{`identity.kind: "passwords" is not one of none, tokens`}},
 		{name: "a name that may be any machine", env: "NEARSIGHT_SERVER_LISTEN=images.example.org:80", errors: []string{"--insecure-allow-remote"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -155,6 +168,7 @@ func TestConfigurationsThatAreRight(t *testing.T) {
 		{"a percentage", "cache:\n  budget: 40%\n", func(c Config) bool { return c.Cache.Budget == Budget{Percent: 40} }},
 		{"the other loopback", "server:\n  listen: '[::1]:0'\n", func(c Config) bool { return c.Server.Listen == "[::1]:0" }},
 		{"the network, allowed", "server:\n  listen: 0.0.0.0:80\n  insecure_allow_remote: true\n", func(c Config) bool { return c.Server.Listen == "0.0.0.0:80" }},
+		{"the network, with tokens", "server:\n  listen: 0.0.0.0:80\n  admin: 0.0.0.0:81\nidentity:\n  kind: tokens\n  tokens: t.json\n", func(c Config) bool { return c.Identity.Tokens == "t.json" }},
 		{"a list in lines", "images:\n  disk_formats:\n  - raw\n  - qcow2\n", func(c Config) bool { return len(c.Images.DiskFormats) == 2 }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -24,120 +23,45 @@ stands, by a name that no other image has.
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 refused by the
 server, 5 server unreachable or not available now, 6 the bytes are not those
 that the image should have, 130 interrupted.`)
+	cmd.Example = `  nearsight image create --name debian --file debian.qcow2
+  nearsight image list --name debian --long
+  nearsight image save debian --file debian.qcow2`
 	cmd.AddCommand(
 		newImageCreateCommand(),
 		newImageUploadCommand(),
 		newImageListCommand(),
 		newImageShowCommand(),
 		newImageSetCommand(),
+		newImageUnsetCommand(),
 		newImageSaveCommand(),
 		newImageDeleteCommand(),
+		newImageStateCommand("deactivate", "Refuse the data of images to all but admins", (*client.Client).Deactivate),
+		newImageStateCommand("reactivate", "Hand out the data of images again", (*client.Client).Reactivate),
+		newImageShareCommand(),
+		newImageUnshareCommand(),
+		newImageMembersCommand(),
+		newImageAnswerCommand("accept", registry.Accepted, "Accept that images are shared with a project", "It has them in its lists from then on."),
+		newImageAnswerCommand("reject", registry.Rejected, "Reject that images are shared with a project", "They stay out of its lists; it could use them all the same."),
 		newImageLocationCommand(),
 		newImageCopyCommand(),
+		newImageStageCommand(),
+		newImageImportCommand(),
+		newImageTasksCommand(),
 	)
 	return cmd
-}
-
-// imageFlags are the fields of an image that create and set take.
-type imageFlags struct {
-	name, diskFormat, containerFormat, visibility string
-	protected, hidden                             bool
-	minRAM, minDisk                               int
-	properties, tags                              []string
-}
-
-func (f *imageFlags) register(cmd *cobra.Command) {
-	flags := cmd.Flags()
-	flags.StringVar(&f.name, "name", "", "name")
-	flags.StringVar(&f.diskFormat, "disk-format", "", "raw, qcow2, vmdk, vhd, vhdx, vdi, iso, ...")
-	flags.StringVar(&f.containerFormat, "container-format", "", "bare, ova, ...")
-	flags.StringVar(&f.visibility, "visibility", "", "public, community, shared or private")
-	flags.BoolVar(&f.protected, "protected", false, "refuse to delete it")
-	flags.BoolVar(&f.hidden, "hidden", false, "leave it out of lists that do not ask for it")
-	flags.IntVar(&f.minRAM, "min-ram", 0, "memory that it needs, in `MiB`")
-	flags.IntVar(&f.minDisk, "min-disk", 0, "disk that it needs, in `GiB`")
-	flags.StringArrayVar(&f.properties, "property", nil, "custom property `KEY=VALUE`; may be repeated")
-	flags.StringArrayVar(&f.tags, "tag", nil, "tag; may be repeated")
-}
-
-// image returns the record that the flags describe.
-func (f *imageFlags) image(cmd *cobra.Command) (*registry.Image, error) {
-	properties, err := parsePairs("--property", f.properties)
-	if err != nil {
-		return nil, err
-	}
-	img := &registry.Image{
-		Visibility: registry.Visibility(f.visibility),
-		Protected:  f.protected, Hidden: f.hidden,
-		DiskFormat: f.diskFormat, ContainerFormat: f.containerFormat,
-		MinRAM: f.minRAM, MinDisk: f.minDisk,
-		Tags: f.tags, Properties: properties,
-	}
-	if cmd.Flags().Changed("name") {
-		img.Name = &f.name
-	}
-	return img, nil
-}
-
-// changes returns what the flags that were given change.
-func (f *imageFlags) changes(cmd *cobra.Command) ([]client.Change, error) {
-	properties, err := parsePairs("--property", f.properties)
-	if err != nil {
-		return nil, err
-	}
-	var changes []client.Change
-	for _, field := range []struct {
-		flag, name string
-		value      any
-	}{
-		{"name", "name", f.name},
-		{"disk-format", "disk_format", f.diskFormat},
-		{"container-format", "container_format", f.containerFormat},
-		{"visibility", "visibility", f.visibility},
-		{"protected", "protected", f.protected},
-		{"hidden", "os_hidden", f.hidden},
-		{"min-ram", "min_ram", f.minRAM},
-		{"min-disk", "min_disk", f.minDisk},
-	} {
-		if cmd.Flags().Changed(field.flag) {
-			changes = append(changes, client.Set(field.name, field.value))
-		}
-	}
-	for _, key := range slices.Sorted(maps.Keys(properties)) {
-		changes = append(changes, client.Set(key, properties[key]))
-	}
-	return changes, nil
-}
-
-// parsePairs reads KEY=VALUE. Of equal keys the last counts.
-func parsePairs(flag string, pairs []string) (map[string]string, error) {
-	m := make(map[string]string, len(pairs))
-	for _, pair := range pairs {
-		key, value, ok := strings.Cut(pair, "=")
-		if !ok || key == "" {
-			return nil, usagef("%s %q is not KEY=VALUE", flag, pair)
-		}
-		m[key] = value
-	}
-	return m, nil
 }
 
 func newImageShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "show ID|NAME",
 		Short: "Show all that is known of an image",
-		Args:  takes(1, 1),
+		Example: `  nearsight image show debian
+  nearsight image show debian --json | jq -r .os_hash_value`,
+		Args: takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient(cmd)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			img, err := findImage(cmd.Context(), c, args[0])
-			if err != nil {
-				return err
-			}
-			return printImage(cmd, img)
+			return withImage(cmd, args[0], func(_ *client.Client, img *registry.Image) error {
+				return printImage(cmd, img)
+			})
 		},
 	}
 }
@@ -152,6 +76,9 @@ func newImageSetCommand() *cobra.Command {
 Change fields, properties and tags of an image. Fields and properties change
 together or not at all; tags follow, one by one. The formats can be changed
 until the image has data.`,
+		Example: `  nearsight image set debian --name debian-12 --property os_version=12
+  nearsight image set debian --public --protected
+  nearsight image set debian --protected=false --remove-tag old`,
 		Args: takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			changes, err := f.changes(cmd)
@@ -164,25 +91,66 @@ until the image has data.`,
 			if len(changes)+len(f.tags)+len(removeTags) == 0 {
 				return usagef("there is nothing to change: see %s --help", cmd.CommandPath())
 			}
-			c, err := newClient(cmd)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			img, err := findImage(cmd.Context(), c, args[0])
-			if err != nil {
-				return err
-			}
-			if img, err = changeImage(cmd.Context(), c, img, changes, f.tags, removeTags); err != nil {
-				return err
-			}
-			return printImage(cmd, img)
+			return withImage(cmd, args[0], func(c *client.Client, img *registry.Image) error {
+				if img, err = changeImage(cmd.Context(), c, img, changes, f.tags, removeTags); err != nil {
+					return err
+				}
+				return printImage(cmd, img)
+			})
 		},
 	}
 	f.register(cmd)
-	cmd.Flags().StringArrayVar(&unset, "unset-property", nil, "remove a custom property; may be repeated")
-	cmd.Flags().StringArrayVar(&removeTags, "remove-tag", nil, "remove a tag; may be repeated")
+	cmd.Flags().StringArrayVar(&unset, "unset-property", nil, "remove the custom property `KEY`; may be repeated")
+	cmd.Flags().StringArrayVar(&removeTags, "remove-tag", nil, "remove a `TAG`; may be repeated")
 	return cmd
+}
+
+func newImageUnsetCommand() *cobra.Command {
+	var properties, tags []string
+	cmd := &cobra.Command{
+		Use:     "unset ID|NAME",
+		Short:   "Remove properties and tags of an image",
+		Example: `  nearsight image unset debian --property os_version --tag old`,
+		Args:    takes(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(properties)+len(tags) == 0 {
+				return usagef("there is nothing to remove: say --property KEY or --tag TAG")
+			}
+			var changes []client.Change
+			for _, key := range properties {
+				changes = append(changes, client.Unset(key))
+			}
+			return withImage(cmd, args[0], func(c *client.Client, img *registry.Image) error {
+				img, err := changeImage(cmd.Context(), c, img, changes, nil, tags)
+				if err != nil {
+					return err
+				}
+				return printImage(cmd, img)
+			})
+		},
+	}
+	cmd.Flags().StringArrayVar(&properties, "property", nil, "`KEY` of a custom property; may be repeated")
+	cmd.Flags().StringArrayVar(&tags, "tag", nil, "`TAG`; may be repeated")
+	return cmd
+}
+
+// newImageStateCommand returns a command that makes one call for each image.
+func newImageStateCommand(name, short string, call func(*client.Client, context.Context, string) error) *cobra.Command {
+	return &cobra.Command{
+		Use:   name + " ID|NAME...",
+		Short: short,
+		Long: "\n" + short + `. Those who may do so are its owner and admins. Its
+record stays visible, and what is cached of it stays where it is.
+
+After an error it goes on with the next image, and fails in the end.`,
+		Example: "  nearsight image " + name + " debian",
+		Args:    takes(1, -1),
+		RunE: func(cmd *cobra.Command, refs []string) error {
+			return eachImage(cmd, refs, func(c *client.Client, id, _ string) error {
+				return call(c, cmd.Context(), id)
+			})
+		},
+	}
 }
 
 // changeImage changes an image and returns its new record.
@@ -218,55 +186,14 @@ Delete images for good, with their data in all stores. An id cannot be used agai
 After an error it goes on with the next image, and fails in the end.
 
 image location rm deletes the data in one store and leaves it in others.`,
-		Args: takes(1, -1),
+		Example: `  nearsight image delete debian debian-old`,
+		Args:    takes(1, -1),
 		RunE: func(cmd *cobra.Command, refs []string) error {
 			return eachImage(cmd, refs, func(c *client.Client, id, _ string) error {
 				return c.Delete(cmd.Context(), id)
 			})
 		},
 	}
-}
-
-// findImage returns the image with this id or, if there is none, this name.
-func findImage(ctx context.Context, c *client.Client, ref string) (*registry.Image, error) {
-	if ref == "" {
-		return nil, usagef("the image's id or name is empty")
-	}
-	if client.IsID(ref) {
-		img, err := c.Get(ctx, ref)
-		if !errors.Is(err, registry.ErrNotFound) {
-			return img, err
-		}
-	}
-	var found []*registry.Image
-	for _, hidden := range []bool{false, true} {
-		q := registry.Query{
-			Match:      []registry.Match{{Column: "name", Values: []string{ref}}},
-			Visibility: registry.AllVisibilities,
-			Hidden:     &hidden,
-		}
-		for img, err := range c.List(ctx, q) {
-			if err != nil {
-				return nil, err
-			}
-			found = append(found, img)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return nil, fmt.Errorf("%q: %w", ref, registry.ErrNotFound)
-	case 1:
-		return found[0], nil
-	}
-	const most = 10
-	var ids []string
-	for _, img := range found[:min(most, len(found))] {
-		ids = append(ids, img.ID)
-	}
-	if len(found) > most {
-		ids = append(ids, "...")
-	}
-	return nil, fmt.Errorf("%q is the name of %d images, say which by id: %s", ref, len(found), strings.Join(ids, ", "))
 }
 
 // printImage writes one image.

@@ -25,6 +25,13 @@ import (
 // 9660 image is the last, at 32769.
 const probeSize = 32769 + 5
 
+// sector is the length of what ends a fixed VHD file: its footer, which begins with
+// vhdMark as the header of dynamic ones does.
+const (
+	sector  = 512
+	vhdMark = "conectix"
+)
+
 // guessFormat returns the disk format that the first bytes of a file speak of:
 // raw if it is none of the others.
 func guessFormat(b []byte) string {
@@ -34,7 +41,10 @@ func guessFormat(b []byte) string {
 	}{
 		{0, "QFI\xfb", "qcow2"},
 		{0, "KDMV", "vmdk"},
-		{0, "conectix", "vhd"}, // of dynamic ones; fixed ones have it at their end
+		{0, "COWD", "vmdk"}, // of ESX hosts
+		{0, vhdMark, "vhd"}, // of dynamic ones; fixed ones have it at their end
+		{0, "WithoutFreeSpace", "ploop"},
+		{0, "WithouFreSpacExt", "ploop"},
 		{0, "vhdxfile", "vhdx"},
 		{0x40, "\x7f\x10\xda\xbe", "vdi"},
 		{32769, "CD001", "iso"},
@@ -49,7 +59,8 @@ func guessFormat(b []byte) string {
 // A source is an image on its way in.
 type source struct {
 	r     *bufio.Reader
-	size  int64 // -1: unknown
+	size  int64  // -1: unknown
+	last  []byte // the last sector, where it could be read
 	close func() error
 	sum   hash.Hash // SHA-512 of what was sent
 }
@@ -99,6 +110,12 @@ func (s *source) measure(f *os.File) error {
 		return err
 	}
 	s.size = max(end-here, 0)
+	if s.size >= sector {
+		s.last = make([]byte, sector)
+		if _, err := f.ReadAt(s.last, end-sector); err != nil {
+			return err
+		}
+	}
 	_, err = f.Seek(here, io.SeekStart)
 	return err
 }
@@ -109,7 +126,11 @@ func (s *source) format() (string, error) {
 	if err != nil && err != io.EOF {
 		return "", err
 	}
-	return guessFormat(b), nil
+	format := guessFormat(b)
+	if format == "raw" && bytes.HasPrefix(s.last, []byte(vhdMark)) {
+		format = "vhd"
+	}
+	return format, nil
 }
 
 // upload sends s as the data of an image, to the store of that name or, for "", to
@@ -134,120 +155,6 @@ func upload(cmd *cobra.Command, c *client.Client, id, store string, s *source) (
 	return img, nil
 }
 
-func newImageCreateCommand() *cobra.Command {
-	var f imageFlags
-	var id string
-	var from dataFlags
-	cmd := &cobra.Command{
-		Use:   "create",
-		Short: "Create an image, with its data if there is a file or a URL",
-		Long: `
-Create an image. With --file it gets its data at once: the container format is
-bare then unless said otherwise, and the disk format is guessed from the first
-bytes of the file. (Fixed VHD files look like raw ones: say --disk-format vhd.)
-
-With --from-url the data stays where it is, at an http or https URL that the
-server can read, and the disk format is guessed from the name there. The image can
-be used at once; the server reads the data once to hash it, and caches it from
-then on.
-
-If that fails or is interrupted, the image is deleted again, but for a --wait that
-is interrupted. Not so with --id: a deleted id could never be used again, so the
-image stays without data, for image upload or image location add to try again.`,
-		Example: `  nearsight image create --name debian --file debian.qcow2
-  nearsight image create --name debian --file debian.qcow2 --store ceph
-  nearsight image create --name debian --from-url https://mirror.example.org/debian.qcow2 --wait`,
-		Args: takes(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			img, err := f.image(cmd)
-			if err != nil {
-				return err
-			}
-			if id != "" && !client.IsID(id) {
-				return usagef("--id %q is not a UUID", id)
-			}
-			if err := from.check(cmd); err != nil {
-				return err
-			}
-			img.ID = id
-			c, err := newClient(cmd)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			switch {
-			case from.file != "":
-				img, err = createWithData(cmd, c, img, from.file, from.store)
-			case from.url != "":
-				img, err = createFromURL(cmd, c, img, &from)
-			default:
-				img, err = c.Create(cmd.Context(), img)
-			}
-			if err != nil {
-				return err
-			}
-			return printImage(cmd, img)
-		},
-	}
-	f.register(cmd)
-	cmd.Flags().StringVar(&id, "id", "", "id, a `UUID`; made by the server if it is not given")
-	cmd.Flags().StringVar(&from.file, "file", "", "file with the data, - for standard input")
-	cmd.Flags().StringVar(&from.store, "store", "", "`NAME` of the store that takes the file; see store ls")
-	cmd.Flags().StringVar(&from.url, "from-url", "", "http or https `URL` where the data is and stays")
-	from.register(cmd, "the data at the URL is hashed")
-	return cmd
-}
-
-// dataFlags say where the data of a new image comes from.
-type dataFlags struct {
-	file, store, url string
-	waitFlags
-}
-
-func (f *dataFlags) check(cmd *cobra.Command) error {
-	switch {
-	case f.file != "" && f.url != "":
-		return usagef("the data comes either from --file or --from-url, not from both")
-	case f.store != "" && f.file == "":
-		return usagef("--store is for --file: it says which store takes it")
-	case f.wait && f.url == "":
-		return usagef("--wait is for --from-url")
-	case cmd.Flags().Changed("from-url"):
-		if err := checkWebURL("--from-url", f.url); err != nil {
-			return err
-		}
-	}
-	return f.waitFlags.check()
-}
-
-// createWithData creates an image and uploads a file to a store. It leaves nothing
-// behind when that fails, unless the user chose the id.
-func createWithData(cmd *cobra.Command, c *client.Client, img *registry.Image, file, store string) (*registry.Image, error) {
-	s, err := openSource(cmd, file)
-	if err != nil {
-		return nil, err
-	}
-	defer s.close()
-	if img.ContainerFormat == "" {
-		img.ContainerFormat = "bare"
-	}
-	if img.DiskFormat == "" {
-		if img.DiskFormat, err = s.format(); err != nil {
-			return nil, err
-		}
-		note(cmd, "the disk format seems to be %s", img.DiskFormat)
-	}
-	keep := img.ID != ""
-	created, err := c.Create(cmd.Context(), img)
-	if err != nil {
-		return nil, err
-	}
-	if img, err = upload(cmd, c, created.ID, store, s); err != nil {
-		return nil, takeBack(cmd, c, created.ID, keep, err)
-	}
-	return img, nil
-}
-
 // takeBack deletes an image that was created and then did not get its data, unless
 // it is to be kept. It returns the reason with what became of the image.
 func takeBack(cmd *cobra.Command, c *client.Client, id string, keep bool, reason error) error {
@@ -268,6 +175,10 @@ func newImageUploadCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "upload ID|NAME --file FILE",
 		Short: "Give data to an image that has none",
+		Long: `
+Give data to an image that has none. The server verifies nothing but its size; this
+command compares the hash of what it sent with that of what was stored. An upload
+that is cut leaves the image without data, and begins anew.`,
 		Example: `  nearsight image upload debian --file debian.qcow2
   zcat debian.raw.gz | nearsight image upload debian --file - --store ceph`,
 		Args: takes(1, 1),
@@ -288,14 +199,14 @@ func newImageUploadCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVar(&file, "file", "", "file with the data, - for standard input")
+	cmd.Flags().StringVar(&file, "file", "", "`FILE` with the data, - for standard input")
 	cmd.Flags().StringVar(&store, "store", "", "`NAME` of the store that takes it; see store ls")
 	return cmd
 }
 
 func newImageSaveCommand() *cobra.Command {
 	var file, prefer string
-	var force bool
+	var opt client.SaveOptions
 	cmd := &cobra.Command{
 		Use:   "save ID|NAME --file FILE",
 		Short: "Fetch the data of an image into a file",
@@ -313,6 +224,9 @@ whether it was right.`,
 			if file == "" {
 				return usagef("--file is missing: - is standard output")
 			}
+			if opt.Parallel < 1 || opt.Parallel > 64 {
+				return usagef("--parallel %d is not between 1 and 64", opt.Parallel)
+			}
 			if out, ok := cmd.OutOrStdout().(*os.File); file == "-" && ok && term.IsTerminal(int(out.Fd())) {
 				return usagef("an image is not written to a terminal: redirect standard output")
 			}
@@ -325,25 +239,23 @@ whether it was right.`,
 			if err != nil {
 				return err
 			}
-			return save(cmd, c, img, file, force)
+			return save(cmd, c, img, file, opt)
 		},
 	}
-	cmd.Flags().StringVar(&file, "file", "", "file to write, - for standard output")
-	cmd.Flags().BoolVar(&force, "force", false, "replace a file that exists")
+	cmd.Flags().StringVar(&file, "file", "", "`FILE` to write, - for standard output")
+	cmd.Flags().BoolVar(&opt.Overwrite, "force", false, "replace a file that exists")
+	cmd.Flags().IntVar(&opt.Parallel, "parallel", 1, "fetch over so `MANY` connections at once")
 	cmd.Flags().StringVar(&prefer, "prefer", "", "`STORE[,STORE...]` to read what is not cached from first; see store ls")
 	return cmd
 }
 
 // save fetches the data of img into a file, or writes it to standard output.
-func save(cmd *cobra.Command, c *client.Client, img *registry.Image, file string, force bool) error {
+func save(cmd *cobra.Command, c *client.Client, img *registry.Image, file string, opt client.SaveOptions) error {
 	b := newBar(cmd, "save")
-	opt := client.SaveOptions{
-		Overwrite: force,
-		Progress:  b.set,
-		Retrying: func(err error, wait time.Duration) {
-			b.line()
-			note(cmd, "%v; trying again in %v", err, wait.Round(100*time.Millisecond))
-		},
+	opt.Progress = b.set
+	opt.Retrying = func(err error, wait time.Duration) {
+		b.line()
+		note(cmd, "%v; trying again in %v", err, wait.Round(100*time.Millisecond))
 	}
 	if file == "-" {
 		err := c.Copy(cmd.Context(), img, cmd.OutOrStdout(), opt)

@@ -25,6 +25,9 @@ func TestGuessFormat(t *testing.T) {
 		{"vmdk", "KDMV\x01", "vmdk"},
 		{"dynamic vhd", "conectix\x00", "vhd"},
 		{"vhdx", "vhdxfile", "vhdx"},
+		{"vmdk of an ESX host", "COWD\x01", "vmdk"},
+		{"ploop", "WithoutFreeSpace", "ploop"},
+		{"ploop with larger offsets", "WithouFreSpacExt", "ploop"},
 		{"vdi", at(0x40, "\x7f\x10\xda\xbe"), "vdi"},
 		{"iso", at(32769, "CD001"), "iso"},
 		{"an ISO image that a machine can boot as a disk", "\x33\xed" + at(32767, "CD001"), "iso"},
@@ -40,6 +43,18 @@ func TestGuessFormat(t *testing.T) {
 				t.Errorf("guessed %s, want %s", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestAFixedVHDIsKnownByItsEnd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk")
+	footer := append([]byte("conectix"), make([]byte, 504)...)
+	if err := os.WriteFile(path, append(make([]byte, 1024), footer...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := newFakeServer(t)
+	if _, note, err := runCLI(t, f, "", "image", "create", "--file", path); err != nil || !strings.Contains(note, "vhd") || len(f.data[id3]) != 1536 {
+		t.Errorf("%s%v, %d bytes", note, err, len(f.data[id3]))
 	}
 }
 
@@ -157,7 +172,7 @@ func TestCreateThatIsInterruptedLeavesNothing(t *testing.T) {
 		return 0, nil
 	}))
 	_, _, err := runCLIContext(ctx, t, f, stdin, "image", "create", "--file", "-", "--disk-format", "raw")
-	if exitCode(err) != exitInterrupted || errorLine(err) != "nearsight: upload: interrupted" {
+	if exitCode(err) != exitInterrupted || !strings.HasSuffix(errorLine(err), ": interrupted") {
 		t.Errorf("error %v", err)
 	}
 	if seen := f.requests(); seen[len(seen)-1] != "DELETE /v2/images/"+id3 || len(f.images) > 0 {

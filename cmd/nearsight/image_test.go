@@ -149,6 +149,16 @@ func TestWrongUsage(t *testing.T) {
 		{"an id that is none", "image create --id 7", `--id "7" is not a UUID`},
 		{"a limit below nothing", "image list --limit -1", "--limit -1"},
 		{"a direction that is none", "image list --sort name:up", `--sort "name:up"`},
+		{"a size that is none", "image list --size-min big", "is not a size"},
+		{"a time that is none", "image list --created-after yesterday", "--created-after"},
+		{"columns without a name", "image list --columns id,,name", "--columns"},
+		{"columns twice", "image list --columns id --long", "either --long or --columns"},
+		{"two visibilities", "image create --public --private", "either public or private"},
+		{"two visibilities, one in long", "image set x --visibility shared --public", "either shared or public"},
+		{"an owner without a name", "image set x --owner=", "--owner is empty"},
+		{"a removal of nothing", "image unset x", "nothing to remove"},
+		{"connections that are none", "image save x --file y --parallel 0", "--parallel 0"},
+		{"a queue of what is to be cleared", "cache queue x --clear", "takes no images"},
 		{"a version of something", "version x", "1 arguments do not fit"},
 		{"warm of nothing", "cache warm", "0 arguments do not fit"},
 		{"a server that is none", "image list --server x", "server URL"},
@@ -212,13 +222,49 @@ func TestList(t *testing.T) {
 }
 
 func TestListFlags(t *testing.T) {
-	f := newFakeServer(t)
-	_, _, err := runCLI(t, f, "", strings.Fields("image list --name a:b --status active --visibility all --owner p --disk-format raw "+
-		"--container-format bare --tag t --tag u --property k=v=w --hidden --protected=false --size-min 1 --size-max 2 --sort name:asc,size --limit 7")...)
-	want := "GET /v2/images?container_format=eq%3Abare&disk_format=eq%3Araw&k=v%3Dw&limit=7&name=eq%3Aa%3Ab&os_hidden=true&owner=p" +
-		"&protected=false&size_max=2&size_min=1&sort=name%3Aasc%2Csize%3Adesc&status=eq%3Aactive&tag=t&tag=u&visibility=all"
-	if err != nil || !slices.Equal(f.seen, []string{want}) {
-		t.Errorf("the server was asked for %q, %v; want %q", f.seen, err, want)
+	for _, tt := range []struct{ name, flags, want string }{
+		{"none is every image that is listed unasked", "", "limit=500"},
+		{"all at once", "--name a:b --status active --visibility all --owner p --disk-format raw --container-format bare --tag t --tag u " +
+			"--property k=v=w --hidden --protected=false --size-min 1 --size-max 2 --sort name:asc,size --limit 7",
+			"container_format=eq%3Abare&disk_format=eq%3Araw&k=v%3Dw&limit=7&name=eq%3Aa%3Ab&os_hidden=true&owner=p" +
+				"&protected=false&size_max=2&size_min=1&sort=name%3Aasc%2Csize%3Adesc&status=eq%3Aactive&tag=t&tag=u&visibility=all"},
+		{"one of several", "--name a --name b,c --status active,queued", "limit=500&name=in%3A%22a%22%2C%22b%2Cc%22&status=in%3A%22active%22%2C%22queued%22"},
+		{"ids", "--id " + id1, "id=eq%3A" + id1 + "&limit=500"},
+		{"what others share", "--visibility shared --member-status pending", "limit=500&member_status=pending&visibility=shared"},
+		{"sizes with units", "--size-min 1GiB --virtual-size-max 2MiB", "limit=500&size_min=1073741824&virtual_size_max=2097152"},
+		{"a machine that it must fit on", "--fits-ram 512 --fits-disk 4", "limit=500&min_disk_max=4&min_ram_max=512"},
+		{"sums", "--checksum c --hash h", "checksum=c&limit=500&os_hash_value=h"},
+		{"times", "--created-after 2026-01-02 --updated-before 2026-01-02T03:04:05+01:00",
+			"created_at=gte%3A2026-01-02T00%3A00%3A00Z&limit=500&updated_at=lt%3A2026-01-02T02%3A04%3A05Z"},
+		{"from one on", "--marker " + id1, "limit=500&marker=" + id1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFakeServer(t)
+			_, _, err := runCLI(t, f, "", append([]string{"image", "list"}, strings.Fields(tt.flags)...)...)
+			if want := "GET /v2/images?" + tt.want; err != nil || !slices.Equal(f.seen, []string{want}) {
+				t.Errorf("the server was asked for %q, %v; want %q", f.seen, err, want)
+			}
+		})
+	}
+}
+
+func TestListColumns(t *testing.T) {
+	one := image(id1, "one")
+	one["size"], one["os_distro"], one["tags"], one["min_ram"] = 2048, "debian", []string{"b", "a"}, 7
+	for _, tt := range []struct{ name, flags, want string }{
+		{"are as asked for", "--columns name,size,tags", "NAME  SIZE     TAGS\none   2.0 KiB  a,b\n"},
+		{"can be any property", "--columns os_distro,nosuch", "OS_DISTRO  NOSUCH\ndebian     -\n"},
+		{"of properties show all", "--columns properties", "PROPERTIES\nos_distro=debian\n"},
+		{"are more with --long", "--long", "PROPERTIES\n"},
+		{"hold for programs too", "--columns id,min_ram,nosuch --json", "[\n  {\n    \"id\": \"" + id1 + "\",\n    \"min_ram\": 7,\n    \"nosuch\": null\n  }\n]\n"},
+		{"but for programs --long changes nothing", "--long --json", `"os_distro": "debian"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			out, _, err := runCLI(t, newFakeServer(t, one), "", append([]string{"image", "list"}, strings.Fields(tt.flags)...)...)
+			if err != nil || !strings.Contains(out, tt.want) {
+				t.Errorf("%q, %v; want %q", out, err, tt.want)
+			}
+		})
 	}
 }
 
@@ -237,6 +283,46 @@ func TestSet(t *testing.T) {
 	}
 	if err != nil || !slices.Equal(f.seen, want) {
 		t.Errorf("the server saw %q, %v; want %q", f.seen, err, want)
+	}
+}
+
+func TestUnset(t *testing.T) {
+	f := newFakeServer(t, image(id1, "one"))
+	_, _, err := runCLI(t, f, "", strings.Fields("image unset "+id1+" --property b --property a --tag u")...)
+	const path = "/v2/images/" + id1
+	want := []string{
+		"GET " + path, "PATCH " + path + ` [{"op":"remove","path":"/b"},{"op":"remove","path":"/a"}]`,
+		"DELETE " + path + "/tags/u", "GET " + path,
+	}
+	if err != nil || !slices.Equal(f.seen, want) {
+		t.Errorf("the server saw %q, %v; want %q", f.seen, err, want)
+	}
+}
+
+func TestVisibilityInShort(t *testing.T) {
+	f := newFakeServer(t, image(id1, "one"))
+	_, _, err := runCLI(t, f, "", strings.Fields("image set "+id1+" --community --owner p")...)
+	want := `PATCH /v2/images/` + id1 + ` [{"op":"add","path":"/owner","value":"p"},{"op":"add","path":"/visibility","value":"community"}]`
+	if err != nil || len(f.seen) < 2 || f.seen[1] != want {
+		t.Errorf("the server saw %q, %v; want %q", f.seen, err, want)
+	}
+}
+
+func TestStates(t *testing.T) {
+	f := newFakeServer(t, image(id1, "one"), image(id2, "two"))
+	if _, _, err := runCLI(t, f, "", "image", "deactivate", id1, id2); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := runCLI(t, f, "", "image", "reactivate", id2); err != nil {
+		t.Error(err)
+	}
+	posts := slices.DeleteFunc(f.seen, func(line string) bool { return !strings.HasPrefix(line, "POST") })
+	want := []string{
+		"POST /v2/images/" + id1 + "/actions/deactivate", "POST /v2/images/" + id2 + "/actions/deactivate",
+		"POST /v2/images/" + id2 + "/actions/reactivate",
+	}
+	if !slices.Equal(posts, want) {
+		t.Errorf("the server saw %q", posts)
 	}
 }
 

@@ -145,20 +145,6 @@ place cannot go: image delete deletes the image with all its data.`,
 	return cmd
 }
 
-// withImage calls do with the image that ref names.
-func withImage(cmd *cobra.Command, ref string, do func(*client.Client, *registry.Image) error) error {
-	c, err := newClient(cmd)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	img, err := findImage(cmd.Context(), c, ref)
-	if err != nil {
-		return err
-	}
-	return do(c, img)
-}
-
 // locationsOf returns where the data of an image is, as its record tells.
 func locationsOf(img *registry.Image) []client.Location {
 	var locations []client.Location

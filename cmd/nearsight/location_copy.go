@@ -22,8 +22,8 @@ Copy the data of an image to further stores. The server does so by itself, after
 this command has ended unless it says --wait, and verifies every byte. A copy
 shows among the locations when it is whole.
 
-Only the server's log tells of a copy that failed. With --wait, --timeout bounds
-the wait for what may never come. After a failure the same command tries again.`,
+With --wait the exit status tells whether it succeeded; without it image tasks does.
+After a failure the same command tries again what is missing.`,
 		Example: `  nearsight image copy debian --to ceph,disks --wait --timeout 1h
   nearsight image copy debian --to-all`,
 		Args: takes(1, 1),
@@ -57,21 +57,11 @@ func copyImage(cmd *cobra.Command, c *client.Client, img *registry.Image, to []s
 		note(cmd, "the server copies; nearsight image location ls %s shows what is done", img.ID)
 		return nil
 	}
-	if len(to) == 0 {
-		stores, err := c.Stores(cmd.Context())
-		if err != nil {
-			return err
-		}
-		for _, s := range stores {
-			if !s.ReadOnly {
-				to = append(to, s.ID)
-			}
-		}
+	what := "copying to all stores"
+	if len(to) > 0 {
+		what = "copying to " + strings.Join(to, ", ")
 	}
-	img, err := w.await(cmd, c, img.ID, "copying to "+strings.Join(to, ", "), func(img *registry.Image) bool {
-		have := storesOf(img)
-		return !slices.ContainsFunc(to, func(store string) bool { return !slices.Contains(have, store) })
-	})
+	img, err := w.awaitImported(cmd, c, img.ID, what)
 	if err != nil {
 		return err
 	}

@@ -14,10 +14,10 @@ import (
 func TestWrongUsageOfStores(t *testing.T) {
 	const webURL = "https://mirror.example.org/disk.raw"
 	for _, tt := range []struct{ name, line, want string }{
-		{"a file and a URL", "image create --file x --from-url " + webURL, "either from --file or --from-url"},
+		{"a file and a URL", "image create --file x --location " + webURL, "either from --file or --from-url or --location"},
 		{"a store for nothing", "image create --store s", "--store is for --file"},
-		{"a store for what stays elsewhere", "image create --store s --from-url " + webURL, "--store is for --file"},
-		{"a wait for nothing", "image create --wait", "--wait is for --from-url"},
+		{"a store for what stays elsewhere", "image create --store s --location " + webURL, "--store is for --file"},
+		{"a wait for nothing", "image create --wait", "--wait is for --from-url and --location"},
 		{"a limit to no wait", "image create --timeout 1s --from-url " + webURL, "--timeout is for --wait"},
 		{"a wait for less than nothing", "image copy x --to s --wait --timeout -1s", "less than 0"},
 		{"an empty URL", "image create --from-url=", "--from-url is not like"},
@@ -56,7 +56,8 @@ func TestTheNameInAURLMayTellTheFormat(t *testing.T) {
 		"https://x.raw":                     "raw", // harmless: the server finds nothing there
 		"https://x/qcow2":                   "",
 	} {
-		if got := formatOf(webURL); got != want {
+		got, err := formatOf(webURL)
+		if got != want || (err == nil) != (want != "") {
 			t.Errorf("%s: %q, want %q", webURL, got, want)
 		}
 	}
@@ -128,7 +129,7 @@ func TestWaitingForHashes(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			defer stop()
 			h := &hashing{answer: func(w http.ResponseWriter, n int64) { tt.answer(w, n, stop) }}
-			_, _, err := runCLIContext(ctx, t, h, strings.NewReader(""), "image", "create", "--from-url", "https://x/y.raw", "--wait")
+			_, _, err := runCLIContext(ctx, t, h, strings.NewReader(""), "image", "create", "--location", "https://x/y.raw", "--wait")
 			if exitCode(err) != tt.code || err != nil && !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("exit status %d, %v; want %d, %q", exitCode(err), err, tt.code, tt.want)
 			}
@@ -154,7 +155,7 @@ func TestAnImageThatNeverGotItsURLIsDeleted(t *testing.T) {
 				w.WriteHeader(http.StatusBadRequest)
 				return true
 			}
-			_, _, err := runCLI(t, f, "", append([]string{"image", "create", "--from-url", "https://x/y.raw"}, tt.args...)...)
+			_, _, err := runCLI(t, f, "", append([]string{"image", "create", "--location", "https://x/y.raw"}, tt.args...)...)
 			if err == nil || strings.Contains(err.Error(), "stays without data") != tt.kept || (len(f.images) == 1) != tt.kept {
 				t.Errorf("%v; there are %v", err, f.images)
 			}

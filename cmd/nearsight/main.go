@@ -66,7 +66,8 @@ machine.`,
 		SilenceUsage:  true,
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	cmd.PersistentFlags().String("server", defaultServer, "`URL` of the server that client commands speak to; also NEARSIGHT_SERVER")
-	cmd.AddCommand(newServeCommand(), newImageCommand(), newCacheCommand(), newStoreCommand(), newCheckCommand(), newVersionCommand())
+	registerConnection(cmd)
+	cmd.AddCommand(newServeCommand(), newImageCommand(), newCacheCommand(), newStoreCommand(), newCheckCommand(), newTokenCommand(), newVersionCommand())
+	addClientCommands(cmd)
 	return cmd
 }

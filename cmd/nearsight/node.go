@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -21,8 +22,10 @@ import (
 	"nearsight/proxy/wire"
 	"nearsight/registry"
 	"nearsight/registry/api"
+	v1 "nearsight/registry/api/v1"
 	"nearsight/registry/bus"
 	"nearsight/registry/db"
+	"nearsight/registry/identity"
 	"nearsight/registry/task"
 )
 
@@ -34,6 +37,7 @@ type node struct {
 	stopping     atomic.Bool
 
 	handler, admin http.Handler
+	registry       http.Handler                      // of the Registry API
 	direct         func(remote string) wire.Answerer // nil: all requests are the handler's
 	parts          []func(context.Context) error     // each runs until its context ends
 	closers        []func() error                    // in the order of opening
@@ -50,7 +54,7 @@ func newNode(ctx context.Context, c Config, log *slog.Logger) (_ *node, err erro
 	}()
 
 	limits := registry.Limits{
-		Properties: c.Images.MaxProperties, Tags: c.Images.MaxTags, Locations: c.Images.MaxLocations,
+		Properties: c.Images.MaxProperties, Tags: c.Images.MaxTags, Members: c.Images.MaxMembers, Locations: c.Images.MaxLocations,
 		DiskFormats: c.Images.DiskFormats, ContainerFormats: c.Images.ContainerFormats,
 	}
 	var events *bus.Local // set before the first change
@@ -65,7 +69,7 @@ func newNode(ctx context.Context, c Config, log *slog.Logger) (_ *node, err erro
 	events = bus.New(records)
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	stores, check, err := openStores(ctx, c, guard.NewMetrics(metrics), log)
+	stores, check, err := openStores(ctx, c, false, guard.NewMetrics(metrics), log)
 	if err != nil {
 		return nil, err
 	}
@@ -74,12 +78,20 @@ func newNode(ctx context.Context, c Config, log *slog.Logger) (_ *node, err erro
 		return nil, err
 	}
 	n.closers = append(n.closers, kept.Close)
-	reaper := &task.Reaper{Uploads: records, Store: stores, Log: log}
+	reaper := &task.Reaper{Uploads: records, Store: stores, Grace: c.Origin.OrphanGrace, Log: log}
 	// Uploads that a crash cut will not go on: nobody else uploads here.
 	if err := reaper.AbortUnfinished(ctx); err != nil {
 		return nil, err
 	}
-	n.assemble(c, parts{limits, records, events, stores, check, kept, reaper, metrics})
+	callers, err := n.openIdentity(c)
+	if err != nil {
+		return nil, err
+	}
+	staging, err := openStaging(c, stores)
+	if err != nil {
+		return nil, err
+	}
+	n.assemble(c, parts{limits, records, events, stores, check, kept, reaper, metrics, callers, staging})
 	return n, nil
 }
 
@@ -93,6 +105,8 @@ type parts struct {
 	cache   *cache.Cache
 	reaper  *task.Reaper
 	metrics *prometheus.Registry
+	callers identity.Identifier // nil: they are not told apart
+	staging origin.WriteStore
 }
 
 // assemble connects them.
@@ -104,19 +118,27 @@ func (n *node) assemble(c Config, p parts) {
 	places := images.Locations(p.records)
 	// Several, so that a server of a stranger that sends little keeps nobody else.
 	hasher := &task.Hasher{Locations: places, Images: images, Store: p.stores, Workers: 4, Log: n.log}
-	copier := &task.Copier{Images: images, Locations: places, Stores: p.stores, Abort: p.reaper.Abort, Log: n.log}
+	quotas := quotasOf(c, p.records)
+	imports, runner := openImports(c, p, images, quotas, n.log)
 	calls := api.New(api.Options{
 		Images: images, Uploads: images.Uploads(p.records), Store: p.stores, Wake: p.reaper.Wake, Abort: p.reaper.Abort,
-		Locations: places, Stores: p.stores, Check: p.check, Hash: hasher.Wake, Copy: copier.Copy, Generation: images.Generation,
+		Locations: places, Stores: p.stores, Check: p.check, Hash: hasher.Wake, Imports: imports, Quotas: quotas, Generation: images.Generation,
 		MaxImageSize: int64(c.Images.MaxSize), StallTimeout: c.Server.StallTimeout,
 		DefaultLimit: c.Images.PageSize, MaxLimit: c.Images.MaxPageSize,
 		Limits: p.limits, PublicURL: c.Server.PublicURL, Log: n.log,
+		Metadefs: p.records, Identity: p.callers, Anonymous: c.Identity.Anonymous, CacheCalls: c.Cache.API, V1: c.Server.V1,
 	})
+	old := v1.New(v1.Options{API: calls, Images: images, Log: n.log})
+	var beside *v1.API // nil: only the Registry API is there of it
+	if c.Server.V1 {
+		beside = old
+	}
 	edge := proxy.New(proxy.Options{
 		Records: images, API: calls, Cache: p.cache, Store: p.stores, Stores: p.stores, Log: n.log,
-		Metrics: p.metrics, Version: readVersion().Version,
+		Metrics: p.metrics, Version: readVersion().Version, CacheCalls: c.Cache.API, V1: beside,
 	})
 	n.handler = edge.Handler()
+	n.registry = edge.RegistryHandler(v1.NewRegistry(old))
 	if c.Server.Direct {
 		n.direct = edge.Direct
 	}
@@ -126,7 +148,23 @@ func (n *node) assemble(c Config, p parts) {
 		}
 		return nil
 	}})
-	n.parts = append(n.parts, edge.Run, p.reaper.Run, hasher.Run, copier.Run, p.cache.Run)
+	n.parts = append(n.parts, edge.Run, p.reaper.Run, hasher.Run, runner.Run, p.cache.Run)
+}
+
+// openIdentity returns who names the callers, nil if they are not told apart.
+func (n *node) openIdentity(c Config) (identity.Identifier, error) {
+	if c.Identity.Kind == "none" {
+		return nil, nil
+	}
+	tokens, err := identity.Open(c.Identity.Tokens, n.log)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w; nearsight token create --file %s makes it", err, c.Identity.Tokens)
+	}
+	if err != nil {
+		return nil, err
+	}
+	n.parts = append(n.parts, tokens.Run)
+	return tokens, nil
 }
 
 func openCache(c Config, log *slog.Logger) (*cache.Cache, error) {

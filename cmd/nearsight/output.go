@@ -36,8 +36,6 @@ const (
 	exitInterrupted = 130 // as shells have it for SIGINT
 )
 
-const defaultServer = "http://127.0.0.1:9292"
-
 // A usageError is a mistake on the command line.
 type usageError struct{ err error }
 
@@ -77,6 +75,9 @@ func exitCode(err error) int {
 // put into it.
 func errorLine(err error) string {
 	text := strings.NewReplacer("\n", "; ", context.Canceled.Error(), "interrupted").Replace(err.Error())
+	if errors.Is(err, client.ErrUnauthorized) {
+		text += "; NEARSIGHT_TOKEN or --token tells it who you are"
+	}
 	return "nearsight: " + printable(text)
 }
 
@@ -98,31 +99,6 @@ func printable(s string) string {
 		i += n
 	}
 	return b.String()
-}
-
-// serverURL returns the server that client commands speak to: that of the flag
-// --server, of NEARSIGHT_SERVER, or the default of serve.
-func serverURL(cmd *cobra.Command) string {
-	flag := cmd.Flag("server")
-	if flag != nil && flag.Changed {
-		return flag.Value.String()
-	}
-	if s := os.Getenv("NEARSIGHT_SERVER"); s != "" {
-		return s
-	}
-	if flag != nil && flag.DefValue != "" {
-		return flag.DefValue
-	}
-	return defaultServer
-}
-
-// newClient returns a client for the server of the command line.
-func newClient(cmd *cobra.Command) (*client.Client, error) {
-	c, err := client.New(client.Options{Server: serverURL(cmd), UserAgent: "nearsight/" + strings.Trim(readVersion().Version, "()")})
-	if err != nil {
-		return nil, usageError{err}
-	}
-	return c, nil
 }
 
 // newGroup returns a command that only has commands below it. They share its

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"github.com/spf13/cobra"
-
 	"nearsight/registry"
 	"nearsight/registry/client"
 )
@@ -76,6 +74,13 @@ func TestErrorLine(t *testing.T) {
 	}
 }
 
+func TestWhoIsNotKnownIsToldHowToSayIt(t *testing.T) {
+	line := errorLine(fmt.Errorf("x: %w", &client.Error{Status: 401}))
+	if !strings.Contains(line, "NEARSIGHT_TOKEN or --token") {
+		t.Errorf("it says %s", line)
+	}
+}
+
 func FuzzPrintable(f *testing.F) {
 	f.Add("a\x1b[0m\u009b\u202e\xff\r\n\u00a0\U000e0001")
 	f.Fuzz(func(t *testing.T, s string) {
@@ -105,29 +110,6 @@ func TestHumanBytes(t *testing.T) {
 		if got := humanBytes(n); got != want {
 			t.Errorf("%d is %s, want %s", n, got, want)
 		}
-	}
-}
-
-func TestServerURL(t *testing.T) {
-	for _, tt := range []struct{ name, env, want string }{
-		{"the flag comes first", "http://env", "http://flag"},
-		{"then the environment", "http://env", "http://env"},
-		{"then the default", "", defaultServer},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Setenv("NEARSIGHT_SERVER", tt.env)
-			var got string
-			root := newRoot()
-			root.AddCommand(&cobra.Command{Use: "probe", Run: func(cmd *cobra.Command, _ []string) { got = serverURL(cmd) }})
-			args := []string{"probe"}
-			if tt.want == "http://flag" {
-				args = append(args, "--server", tt.want)
-			}
-			root.SetArgs(args)
-			if err := root.Execute(); err != nil || got != tt.want {
-				t.Errorf("server %q, %v; want %q", got, err, tt.want)
-			}
-		})
 	}
 }
 

@@ -38,7 +38,8 @@ var rawClient = &http.Client{
 //	get|head PATH ['Name: value'...]
 //	request METHOD PATH ['Name: value'...] [@FILE|=TEXT]
 //
-// PATH admin:/... goes to the admin listener. The body of the answer becomes
+// PATH admin:/... goes to the admin listener, and registry:/... to that of the
+// Registry API. The body of the answer becomes
 // the file body. A body that breaks off is a failure: ! get.
 func cmdMethod(method string) func(*testscript.TestScript, bool, []string) {
 	return func(ts *testscript.TestScript, neg bool, args []string) {
@@ -103,6 +104,9 @@ func newRequest(ts *testscript.TestScript, method, path string, rest []string) (
 	url := "http://" + p.listen + path
 	if admin, ok := strings.CutPrefix(path, "admin:"); ok {
 		url = "http://" + p.admin + admin
+	}
+	if records, ok := strings.CutPrefix(path, "registry:"); ok {
+		url = "http://" + p.registry + records
 	}
 	req, err := http.NewRequest(method, url, nil)
 	if err != nil {

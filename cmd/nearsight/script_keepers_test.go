@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,8 @@ type keeper interface {
 	list(ctx context.Context) (objects, leftovers []string, err error)
 	// remove removes an object or a leftover.
 	remove(ctx context.Context, name string) error
+	// replace gives an object other bytes.
+	replace(ctx context.Context, name string, data []byte) error
 }
 
 // fromLab returns a variable that a script of deploy/lab prints.
@@ -90,6 +93,10 @@ func (dir fileKeeper) list(context.Context) (objects, leftovers []string, err er
 
 func (dir fileKeeper) remove(_ context.Context, name string) error { return os.Remove(name) }
 
+func (dir fileKeeper) replace(_ context.Context, name string, data []byte) error {
+	return os.WriteFile(name, data, 0o600)
+}
+
 // An s3Keeper is a prefix in the bucket of the lab. Its leftovers are uploads that
 // were not completed.
 type s3Keeper struct {
@@ -138,6 +145,11 @@ func (h *s3Keeper) remove(ctx context.Context, name string) error {
 		return err
 	}
 	_, err := h.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &h.bucket, Key: &name})
+	return err
+}
+
+func (h *s3Keeper) replace(ctx context.Context, name string, data []byte) error {
+	_, err := h.client.PutObject(ctx, &s3.PutObjectInput{Bucket: &h.bucket, Key: &name, Body: bytes.NewReader(data)})
 	return err
 }
 
@@ -191,4 +203,9 @@ func (h *swiftKeeper) remove(ctx context.Context, name string) error {
 		return h.c.ObjectDelete(ctx, h.container+"_segments", name)
 	}
 	return h.c.LargeObjectDelete(ctx, h.container, name)
+}
+
+// replace leaves the segments of what was there.
+func (h *swiftKeeper) replace(ctx context.Context, name string, data []byte) error {
+	return h.c.ObjectPutBytes(ctx, h.container, name, data, "")
 }

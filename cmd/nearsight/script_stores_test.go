@@ -47,8 +47,11 @@ func TestStoreScripts(t *testing.T) {
 			p := scripts(t)
 			p.Files = tt.scripts
 			p.Condition = func(cond string) (bool, error) {
-				if cond == "uploads" { // the kind takes some
+				switch cond {
+				case "uploads": // the kind takes some
 					return tt.kind != "http", nil
+				case "file", "s3", "swift", "http":
+					return cond == tt.kind, nil
 				}
 				return false, fmt.Errorf("unknown condition %q", cond)
 			}
@@ -138,6 +141,22 @@ func cmdLose(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: lose STORE, of a kind that holds objects")
 	}
 	ts.Check(empty(shelfOf(ts).keepers[args[0]]))
+}
+
+// cmdOverwrite gives every object of a store the bytes of a file behind its back:
+// overwrite STORE FILE.
+func cmdOverwrite(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 || shelfOf(ts).keepers[args[0]] == nil {
+		ts.Fatalf("usage: overwrite STORE FILE, of a kind that holds objects")
+	}
+	data, err := os.ReadFile(ts.MkAbs(args[1]))
+	ts.Check(err)
+	h := shelfOf(ts).keepers[args[0]]
+	objects, _, err := h.list(shelfOf(ts).t.Context())
+	ts.Check(err)
+	for _, name := range objects {
+		ts.Check(h.replace(shelfOf(ts).t.Context(), name, data))
+	}
 }
 
 // cmdHolds waits until a store has so many whole objects, and so many pieces that
@@ -314,7 +333,7 @@ func awaitRecord(ts *testscript.TestScript, id, want string) {
 }
 
 // cmdFrugal fails if stores were asked more than once for 16 MiB of a file, since
-// the server started: frugal FILE.
+// the server started, or gave out anything that the cache did not count: frugal FILE.
 func cmdFrugal(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: frugal FILE")
@@ -324,6 +343,8 @@ func cmdFrugal(ts *testscript.TestScript, neg bool, args []string) {
 	asked := metricOf(ts, "nearsight_store_requests_total")
 	ts.Logf("%.0f requests for %d bytes", asked, st.Size())
 	mustHold(ts, "requests", asked, "<=", strconv.FormatInt((st.Size()-1)>>24+1, 10))
+	counted := metricOf(ts, "nearsight_cache_filled_bytes_total") + metricOf(ts, "nearsight_cache_overread_bytes_total")
+	mustHold(ts, "bytes of stores", metricOf(ts, "nearsight_store_bytes_total"), "==", strconv.FormatFloat(counted, 'f', 0, 64))
 }
 
 // cmdHighWater compares the most memory that the server ever had, with the files

@@ -46,6 +46,7 @@ func scripts(t *testing.T) testscript.Params {
 			env.Values[siteKey{}] = s
 			env.Defer(s.close)
 			newShelf(t, env)
+			env.Setenv("NEARSIGHT_REGISTRY_LISTEN", "off") // its default is one for all scripts
 			env.Setenv("DATA", filepath.Join(env.WorkDir, "data"))
 			env.Setenv("IMAGES", machineImages())
 			return nil
@@ -65,6 +66,7 @@ func scripts(t *testing.T) testscript.Params {
 			"logged":   cmdLogged,
 			"relay":    cmdRelay,
 			"crashed":  cmdCrashed,
+			"daemon":   cmdDaemon,
 
 			"get":     cmdMethod("GET"),
 			"gethit":  cmdGetHit,
@@ -101,9 +103,14 @@ func scripts(t *testing.T) testscript.Params {
 			"glob":      cmdGlob,
 			"powerless": cmdPowerless,
 
+			"gate":   cmdGate,
+			"peer":   cmdPeer,
+			"tasked": cmdTasked,
+
 			"store":     cmdStore,
 			"holds":     cmdHolds,
 			"lose":      cmdLose,
+			"overwrite": cmdOverwrite,
 			"front":     cmdFront,
 			"fault":     cmdFault,
 			"publish":   cmdPublish,
@@ -130,6 +137,7 @@ type site struct {
 	peaks     peaks
 	tracer    *tracer // the last one
 	program   string  // what serve runs; empty: the test program as nearsight
+	gates     gates
 
 	mu     sync.Mutex
 	server *server // nil when none runs
@@ -165,6 +173,7 @@ func (s *site) close() {
 type server struct {
 	cmd           *exec.Cmd
 	listen, admin string        // addresses, once ready is closed
+	registry      string        // another one, or off
 	ready         chan struct{} // closed when it answers
 	exited        chan struct{} // closed when it ended; err is set then
 	err           error
@@ -178,7 +187,9 @@ type logLine struct {
 	Msg    string `json:"msg"`
 	Listen string `json:"listen"`
 	Admin  string `json:"admin"`
-	text   string
+
+	Registry string `json:"registry"`
+	text     string
 }
 
 // startServer starts serve of a program; it does not wait until it is ready.
@@ -219,7 +230,7 @@ func (p *server) note(text string) {
 	defer p.mu.Unlock()
 	p.lines = append(p.lines, line)
 	if line.Msg == "ready" && p.listen == "" {
-		p.listen, p.admin = line.Listen, line.Admin
+		p.listen, p.admin, p.registry = line.Listen, line.Admin, line.Registry
 		close(p.ready)
 	}
 	close(p.more)
@@ -255,6 +266,7 @@ func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("SERVER", "http://"+p.listen)
 	ts.Setenv("NEARSIGHT_SERVER", "http://"+p.listen)
 	ts.Setenv("ADMIN", "http://"+p.admin)
+	ts.Setenv("REGISTRY", p.registry)
 }
 
 // environ returns the environment of the script as far as a server sees it.

@@ -25,6 +25,7 @@ var flagNames = map[string]string{
 	"server.listen":                "listen",
 	"server.admin":                 "admin",
 	"server.insecure_allow_remote": "insecure-allow-remote",
+	"registry.listen":              "registry-listen",
 }
 
 func newServeCommand() *cobra.Command {
@@ -42,6 +43,8 @@ SIGTERM and SIGINT stop it when the transfers under way are done, or their time
 is up (server.shutdown_grace); a second signal stops it at once.
 
 Exit status: 0 stopped by a signal, 1 failed, 2 wrong configuration.`,
+		Example: `  nearsight serve
+  nearsight serve --data /var/lib/nearsight --config /etc/nearsight.yaml`,
 		Args: takes(0, 0),
 		RunE: runServe,
 	}
@@ -51,6 +54,7 @@ Exit status: 0 stopped by a signal, 1 failed, 2 wrong configuration.`,
 	flags.String("data", d.Data, "`DIR` of all that the server keeps")
 	flags.String("listen", string(d.Server.Listen), "`HOST:PORT` of the API; port 0 picks a free one")
 	flags.String("admin", string(d.Server.Admin), "`HOST:PORT` of health and metrics")
+	flags.String("registry-listen", string(d.Registry.Listen), "`HOST:PORT` of the Registry API of 2011, or off")
 	flags.Bool("insecure-allow-remote", false, "allow addresses that other machines can reach: whoever does is admin")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	return cmd
@@ -108,29 +112,41 @@ func serve(ctx context.Context, c Config, log *slog.Logger) (err error) {
 		return err
 	}
 	defer admin.Close()
+	records, err := listenRegistry(c.Registry.Listen, c.Registry.Listen == defaultRegistry, log)
+	if err != nil {
+		return err
+	}
+	if records != nil {
+		defer records.Close()
+	}
 
 	n, err := newNode(ctx, c, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.close()) }()
-	return n.run(ctx, listener, admin)
+	return n.run(ctx, listener, admin, records)
 }
 
 func listen(name string, addr HostPort) (net.Listener, error) {
 	l, err := net.Listen("tcp", string(addr))
-	if errors.Is(err, syscall.EADDRINUSE) {
-		err = fmt.Errorf("another program uses %s; choose another address with --%s (%s)", addr, flagNames[name], name)
-	} else if err != nil {
-		err = fmt.Errorf("listen on %s, set by --%s (%s): %w", addr, flagNames[name], name, err)
+	if err != nil {
+		return nil, listenError(name, addr, err)
 	}
-	return l, err
+	return l, nil
 }
 
-// run serves on the two listeners until ctx ends, and then stops in good order:
-// what is being transferred may end within the grace, then the parts that serve
-// it stop, the admin listener last.
-func (n *node) run(ctx context.Context, listener, admin net.Listener) error {
+func listenError(name string, addr HostPort, err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("another program uses %s; choose another address with --%s (%s)", addr, flagNames[name], name)
+	}
+	return fmt.Errorf("listen on %s, set by --%s (%s): %w", addr, flagNames[name], name, err)
+}
+
+// run serves on the listeners until ctx ends, and then stops in good order: what is
+// being transferred may end within the grace, then the parts that serve it stop, the
+// admin listener last. records is nil if there is no Registry API.
+func (n *node) run(ctx context.Context, listener, admin net.Listener, records *registryListener) error {
 	parts, stopParts := context.WithCancel(context.Background())
 	defer stopParts()
 	g, failed := errgroup.WithContext(parts)
@@ -142,6 +158,9 @@ func (n *node) run(ctx context.Context, listener, admin net.Listener) error {
 	health := proxy.Server(n.admin, n.log)
 	g.Go(func() error { return ignoreClosed(f.wires.Serve(listener)) })
 	g.Go(func() error { return ignoreClosed(f.server.Serve(f.wires.Rest(listener))) })
+	if records != nil {
+		g.Go(func() error { return ignoreClosed(f.server.Serve(records)) })
+	}
 	g.Go(func() error { return ignoreClosed(health.Serve(admin)) })
 	g.Go(func() error {
 		select {
@@ -158,7 +177,10 @@ func (n *node) run(ctx context.Context, listener, admin net.Listener) error {
 		health.Close() // nobody depends on the last word of /metrics
 		return nil
 	})
-	n.log.Info("ready", "listen", listener.Addr().String(), "admin", admin.Addr().String(), "data", n.data)
+	n.log.Info("ready", "listen", listener.Addr().String(), "admin", admin.Addr().String(), "registry", records.addr(), "data", n.data)
+	if err := notifyReady(); err != nil {
+		n.log.Warn("whoever started the server was not told that it is ready", "err", err)
+	}
 	err := g.Wait()
 	n.log.Info("stopped")
 	return err
@@ -189,9 +211,9 @@ func newFront(n *node) *front {
 			panic(http.ErrAbortHandler) // its connection is closed already
 		}
 		defer f.busy.RUnlock()
-		n.handler.ServeHTTP(w, r)
+		n.handlerOf(r).ServeHTTP(w, r)
 	}), n.log)
-	f.server.BaseContext = func(net.Listener) context.Context { return requests }
+	f.server.BaseContext = func(l net.Listener) context.Context { return baseContext(requests, l) }
 	return f
 }
 

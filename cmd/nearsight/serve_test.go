@@ -146,7 +146,7 @@ func TestAFailedPartStopsTheServerAndIsReported(t *testing.T) {
 		}
 		listeners[i] = l
 	}
-	if err := n.run(t.Context(), listeners[0], listeners[1]); err != io.ErrUnexpectedEOF {
+	if err := n.run(t.Context(), listeners[0], listeners[1], nil); err != io.ErrUnexpectedEOF {
 		t.Errorf("got %v", err)
 	}
 }

@@ -17,6 +17,7 @@ func newStoreCommand() *cobra.Command {
 	cmd := newGroup("store", "Look at the stores of a server", `
 Look at the stores of a server: the places where it keeps image data for good.
 The server's configuration says which there are.`)
+	cmd.Example = "  nearsight store ls"
 	cmd.AddCommand(newStoreListCommand())
 	return cmd
 }

@@ -65,7 +65,7 @@ type waitFlags struct {
 }
 
 func (f *waitFlags) register(cmd *cobra.Command, until string) {
-	cmd.Flags().BoolVar(&f.wait, "wait", false, "wait until "+until)
+	cmd.Flags().BoolVar(&f.wait, "wait", false, "wait until "+until+", and show how far it is; --watch is the same")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "with --wait, give up after so long; 0 is never")
 }
 
@@ -82,30 +82,46 @@ func (f *waitFlags) check() error {
 // errWaited: what was waited for did not come.
 var errWaited = errors.New("it did not come about in time")
 
-// await asks for an image until it is as done wants it, and returns it. Who is
-// interrupted is told that the server goes on with what.
-func (f *waitFlags) await(cmd *cobra.Command, c *client.Client, id, what string, done func(*registry.Image) bool) (*registry.Image, error) {
-	ctx := cmd.Context()
+// bound returns the context of a command, ended when the user has waited enough.
+func (f *waitFlags) bound(cmd *cobra.Command) (context.Context, context.CancelFunc) {
 	if f.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, f.timeout, errWaited)
-		defer cancel()
+		return context.WithTimeoutCause(cmd.Context(), f.timeout, errWaited)
 	}
+	return context.WithCancel(cmd.Context())
+}
+
+// goesOn says that the server goes on with what somebody stopped waiting for, if
+// that is what err is about. see names the commands that tell of it.
+func goesOn(ctx context.Context, what, see string, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s: %w; the server goes on with it: see %s", what, context.Cause(ctx), see)
+	}
+	return fmt.Errorf("wait for %s: %w", what, err)
+}
+
+// awaitHashed waits until the server has read the data of an image.
+func (f *waitFlags) awaitHashed(cmd *cobra.Command, c *client.Client, img *registry.Image) (*registry.Image, error) {
+	if !f.wait {
+		return img, nil
+	}
+	const what = "hashing the data"
+	ctx, cancel := f.bound(cmd)
+	defer cancel()
 	line := newStatusLine(cmd)
 	defer line.clear()
 	began := time.Now()
 	heard := began
 	for poll := firstPoll; ; poll = min(2*poll, lastPoll) {
-		img, err := c.Get(ctx, id)
+		got, err := c.Get(ctx, img.ID)
 		switch {
-		case err == nil && done(img):
-			return img, nil
+		case err == nil && got.HashValue != "":
+			return got, nil
 		case err == nil:
 			heard = time.Now()
 			line.set("%s: %v so far", what, time.Since(began).Round(time.Second))
 		case ctx.Err() != nil: // told below
 		case !errors.Is(err, registry.ErrUnavailable) || time.Since(heard) > awayAtMost:
-			return nil, fmt.Errorf("wait for %s: %w", what, err)
+			return nil, goesOn(ctx, what, "", err)
 		default:
 			line.set("%s: %v", what, err)
 		}
@@ -114,15 +130,7 @@ func (f *waitFlags) await(cmd *cobra.Command, c *client.Client, id, what string,
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return nil, fmt.Errorf("%s: %w; the server goes on with it: see image show %s, and the server's log", what, context.Cause(ctx), id)
+			return nil, goesOn(ctx, what, "image show "+img.ID+", and the server's log", err)
 		}
 	}
-}
-
-// awaitHashed waits until the server has read the data of an image.
-func (f *waitFlags) awaitHashed(cmd *cobra.Command, c *client.Client, img *registry.Image) (*registry.Image, error) {
-	if !f.wait {
-		return img, nil
-	}
-	return f.await(cmd, c, img.ID, "hashing the data", func(img *registry.Image) bool { return img.HashValue != "" })
 }

@@ -174,8 +174,8 @@ func (c *Config) withImplied() map[string]*Store {
 
 // openStores opens every store, each behind a guard, and returns them as one.
 // check is what a URL must pass to be registered; nil if there is no store for
-// URLs. It asks no server.
-func openStores(ctx context.Context, c Config, metrics *guard.Metrics, log *slog.Logger) (set *origin.Set, check func(context.Context, string) error, err error) {
+// URLs. It asks no server. asIs leaves directories as they are: see file.Options.
+func openStores(ctx context.Context, c Config, asIs bool, metrics *guard.Metrics, log *slog.Logger) (set *origin.Set, check func(context.Context, string) error, err error) {
 	stores := c.withImplied()
 	var members []origin.Member
 	names := make([]string, 0, len(stores))
@@ -197,7 +197,7 @@ func openStores(ctx context.Context, c Config, metrics *guard.Metrics, log *slog
 			}
 		default:
 			var store origin.WriteStore
-			if store, m.Properties, err = s.openWriter(ctx, name, log); err == nil {
+			if store, m.Properties, err = s.openWriter(ctx, name, asIs, log); err == nil {
 				m.Store = guard.NewWriter(store, o)
 				if name == "default" && s.Kind == "file" && c.Origin.RateLimit > 0 {
 					m.Store = origin.Limit(guard.NewWriter(store, o), int64(c.Origin.RateLimit)) // outside: waiting for a turn is no silence
@@ -218,10 +218,10 @@ func openStores(ctx context.Context, c Config, metrics *guard.Metrics, log *slog
 
 // openWriter opens a store that takes uploads. The properties are what operators
 // are told about it.
-func (s *Store) openWriter(ctx context.Context, name string, log *slog.Logger) (store origin.WriteStore, properties map[string]string, err error) {
+func (s *Store) openWriter(ctx context.Context, name string, asIs bool, log *slog.Logger) (store origin.WriteStore, properties map[string]string, err error) {
 	switch s.Kind {
 	case "file":
-		o := file.Options{Name: name, Log: log}
+		o := file.Options{Name: name, AsIs: asIs, Log: log}
 		for _, text := range s.Dirs {
 			dir, err := parseDir(text)
 			if err != nil {

@@ -42,9 +42,10 @@ func readVersion() versionInfo {
 
 func newVersionCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "version",
-		Short: "Show which version this is",
-		Args:  takes(0, 0),
+		Use:     "version",
+		Short:   "Show which version this is",
+		Example: "  nearsight version --json",
+		Args:    takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v := readVersion()
 			if asked(cmd, "json") {

@@ -15,10 +15,10 @@ type Request struct {
 	Head bool   // the method is HEAD
 	Path string // as on the line
 	// Header has the fields that decide what is answered (RFC 9110, sections
-	// 13.1 and 14.2) under their canonical names.
+	// 13.1 and 14.2), and those that say for whom, under their canonical names.
 	Header http.Header
 
-	lines [6][1]string // what Header's values are
+	lines [8][1]string // what Header's values are
 	seen  uint32       // bits of known
 }
 
@@ -34,6 +34,8 @@ var known = [...]struct{ lower, name string }{
 	{"if-match", "If-Match"},
 	{"if-modified-since", "If-Modified-Since"},
 	{"if-unmodified-since", "If-Unmodified-Since"},
+	{"x-auth-token", "X-Auth-Token"},
+	{"authorization", "Authorization"},
 	{"user-agent", ""},
 	{"accept", ""},
 	{"accept-encoding", ""},

@@ -19,7 +19,7 @@ func TestParse(t *testing.T) {
 		{"the least", line + host + "\r\n", true},
 		{"the method HEAD", "HEAD /a HTTP/1.1\r\n" + host + "\r\n", true},
 		{"all fields that are known", line + host + "Range: bytes=0-1\r\nIf-None-Match: *\r\nIf-Range: \"a\"\r\nIf-Match: *\r\n" +
-			"If-Modified-Since: x\r\nIf-Unmodified-Since: x\r\nUser-Agent: x\r\nAccept: */*\r\nAccept-Encoding: x\r\nAccept-Language: x\r\nConnection: keep-alive\r\n\r\n", true},
+			"If-Modified-Since: x\r\nIf-Unmodified-Since: x\r\nX-Auth-Token: x\r\nAuthorization: Bearer x\r\nUser-Agent: x\r\nAccept: */*\r\nAccept-Encoding: x\r\nAccept-Language: x\r\nConnection: keep-alive\r\n\r\n", true},
 		{"names in any case", line + "hOST: x\r\nRANGE: bytes=0-1\r\n\r\n", true},
 		{"an option in any case", line + host + "Connection: Keep-Alive\r\n\r\n", true},
 		{"an address and a port", line + "Host: [::1]:80\r\n\r\n", true},
@@ -64,6 +64,8 @@ func TestParse(t *testing.T) {
 		{"two options", line + host + "Connection: keep-alive, upgrade\r\n\r\n", false},
 		{"a field twice", line + host + "Range: bytes=0-1\r\nRange: bytes=0-1\r\n\r\n", false},
 		{"a field twice in another case", line + host + "Accept: a\r\nACCEPT: a\r\n\r\n", false},
+		{"two tokens", line + host + "X-Auth-Token: a\r\nX-Auth-Token: b\r\n\r\n", false},
+		{"a token without a value", line + host + "X-Auth-Token: \r\n\r\n", false},
 		{"a name without a colon", line + host + "Accept\r\n\r\n", false},
 		{"no name", line + host + ": x\r\n\r\n", false},
 		{"a space before the colon", line + host + "Accept : x\r\n\r\n", false},
