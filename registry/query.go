@@ -83,9 +83,9 @@ type Books interface {
 	// Placed returns the images that have locations, hidden ones too, ordered
 	// by id, those after the id after, which need not exist, at most limit.
 	Placed(ctx context.Context, after string, limit int) ([]*Image, error)
-	// Knows reports whether the books have the URL: as a location of an image,
-	// as one that an upload or a copy is writing, or as an orphan whose object
-	// was not deleted yet. What they do not know no image comes to have, unless
-	// somebody registers it by its URL.
+	// Knows reports whether the books have the URL: as a location of an image, as one
+	// that an upload or a copy is writing, as that of data which waits for its import,
+	// or as an orphan whose object was not deleted yet. What they do not know no image
+	// comes to have, unless somebody registers it by its URL.
 	Knows(ctx context.Context, url string) (bool, error)
 }

@@ -197,13 +197,16 @@ type Locations interface {
 	// there becomes an orphan after the grace, if a store of ours wrote it.
 	// ErrNotFound if the image has no such location; ErrForbidden for the last.
 	RemoveLocation(ctx context.Context, id, url string) (*Image, error)
-	// BeginCopy notes loc as under way for an active image, before anything is
-	// written there. Uploads.Abort ends it without effect on the image's status.
+	// BeginCopy notes loc as under way for an active or an importing image, before
+	// anything is written there. Uploads.Abort ends it without effect on the image's
+	// status. What is not ours nobody writes: of http and https URLs, which many
+	// images may have, it only says whether AddLocation or Finish would take it.
 	BeginCopy(ctx context.Context, id string, loc origin.Location) error
 	// Hashed says what the bytes at loc, the first location of an image without
 	// a digest, are: digest, sums, size. loc brings the validator under which
 	// they were read. ErrNotFound if the image was deleted, ErrConflict if it
-	// has no such location any more or has a digest already.
+	// has no such location any more or has a digest already, or if a client said
+	// that the data has other hashes.
 	Hashed(ctx context.Context, id string, loc origin.Location, sum origin.Summary) (*Image, error)
 	// Unhashed returns active images without a digest, ordered by id, those
 	// after the id after, at most limit.

@@ -114,7 +114,7 @@ type Stages interface {
 // For data on its way into an importing image the other books serve: a worker notes
 // its object with Locations.BeginCopy, which takes importing images too, and makes
 // the image active with Uploads.Finish, or adds the object to an active one with
-// Locations.AddLocation. Uploads.Abort gives the object up and leaves the status
+// Locations.AddLocation. What it only read, at a URL of others, it does not note. Uploads.Abort gives the object up and leaves the status
 // alone: that is EndTask's. When an image becomes active by Finish, staged data that
 // was not adopted becomes an orphan.
 

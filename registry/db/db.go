@@ -1,5 +1,5 @@
-// Package db keeps image records in an SQL database. So far that is SQLite, in
-// one file; dialect.go holds what is particular to it.
+// Package db keeps image records in an SQL database: SQLite in one file, or
+// PostgreSQL for several processes at once. A dialect is what is particular to either.
 package db
 
 import (
@@ -7,8 +7,12 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
+	"sync/atomic"
 	"time"
+
+	"github.com/google/uuid"
 
 	"nearsight/registry"
 )
@@ -18,11 +22,20 @@ import (
 // breaks off as it would if the store failed.
 const defaultGrace = time.Minute
 
-// Options of Open. Only Path is needed.
+// attempts bounds how often a change is made that loses against another one. Changes
+// wait for each other, so only something foreign in the database can bring that about.
+const attempts = 5
+
+// Options of Open. Only Path or URL is needed.
 type Options struct {
-	// Path names the database file. It is made if there is none; its directory
-	// must exist. SQLite keeps two more files beside it.
+	// Path names the file of an SQLite database. It is made if there is none; its
+	// directory must exist. SQLite keeps two more files beside it.
 	Path string
+	// URL is that of a PostgreSQL database (12 or newer), and takes the place of Path:
+	// postgres://user:password@host:5432/database, with the parameters of libpq.
+	// Several hosts are tried in order for the one that takes writes. Tables are made
+	// in the first schema of the search path. A pooler between must keep sessions.
+	URL string
 	// AsIs makes and changes nothing: the database must be there, with the tables
 	// that this program makes. It is for looking into that of a server which may
 	// be running.
@@ -35,23 +48,42 @@ type Options struct {
 	// than 0 means none.
 	Grace time.Duration
 	// Notify, if not nil, is called after each commit that made events, with
-	// the latest of their revisions. Calls may overlap and come out of order.
-	// It must not block.
+	// the latest of their revisions; while Run runs also after those of other
+	// processes. Calls may overlap, come out of order and come twice. It must not
+	// block.
 	Notify func(revision int64)
-	// Now tells the time; nil means time.Now.
+	// Now tells the time. nil means time.Now, and for changes in PostgreSQL the clock
+	// of the server, which is the same one for all processes.
 	Now func() time.Time
+	// Log hears when the connection over which others tell of commits is lost; nil
+	// means slog.Default().
+	Log *slog.Logger
 }
 
-// A DB is registry.Images, Uploads, Locations, Stages, Tasks, Usages, Books and Log
-// over one database. It is safe for concurrent use. Only one process may have a
-// database open, but for those that open it as it is and only read.
+// Database names the database, without credentials.
+func (o Options) Database() string {
+	if o.URL != "" {
+		return withoutCredentials(o.URL)
+	}
+	return o.Path
+}
+
+// A DB is registry.Images, Uploads, Locations, Stages, Tasks, Usages, Books, Log,
+// Pruner and Edges over one database. It is safe for concurrent use. A file may be open
+// in one process only, but for those that open it as it is and only read.
 type DB struct {
+	dialect        dialect
+	server         *postgres // the dialect, or nil: the database is a file
 	writer, reader *sql.DB
-	path           string
-	limits         registry.Limits // with their defaults
+	name           string // of the database
+	process        string // the name of this process among those that write
+	limits         registry.Limits
 	grace          time.Duration
 	notify         func(int64)
 	now            func() time.Time
+	timed          bool // now tells the time of changes, whatever the database says
+	log            *slog.Logger
+	heard          atomic.Int64 // the latest revision that notify was told of
 }
 
 var (
@@ -60,15 +92,21 @@ var (
 	_ registry.Locations = (*DB)(nil)
 	_ registry.Books     = (*DB)(nil)
 	_ registry.Log       = (*DB)(nil)
+	_ registry.Pruner    = (*DB)(nil)
 	_ registry.Tasks     = (*DB)(nil)
 	_ registry.Stages    = (*DB)(nil)
 	_ registry.Usages    = (*DB)(nil)
+	_ registry.Edges     = (*DB)(nil)
 )
 
-// Open opens the database and brings its tables up to date. Errors name the
-// path. The caller closes the DB.
+// Open opens the database and brings its tables up to date; of several processes that
+// do so at once one does it and the others wait. Errors name the database. The caller
+// closes the DB.
 func Open(ctx context.Context, o Options) (*DB, error) {
-	d := &DB{path: o.Path, limits: o.Limits.WithDefaults(), grace: o.Grace, notify: o.Notify, now: o.Now}
+	d := &DB{
+		name: o.Database(), process: uuid.NewString(), limits: o.Limits.WithDefaults(),
+		grace: o.Grace, notify: o.Notify, now: o.Now, timed: o.Now != nil, log: o.Log,
+	}
 	if d.grace == 0 {
 		d.grace = defaultGrace
 	}
@@ -78,41 +116,63 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if d.now == nil {
 		d.now = time.Now
 	}
-	if o.AsIs {
+	if d.log == nil {
+		d.log = slog.Default()
+	}
+	if o.AsIs && o.URL == "" {
 		if _, err := os.Stat(o.Path); err != nil {
 			return nil, fmt.Errorf("open registry database: %w", err)
 		}
 	}
-	var err error
-	if d.writer, d.reader, err = openSQLite(o.Path); err != nil {
-		return nil, fmt.Errorf("open registry database %s: %w", o.Path, err)
+	if err := d.connect(o); err != nil {
+		return nil, fmt.Errorf("open registry database %s: %w", d.name, err)
 	}
-	bring := migrate
-	if o.AsIs {
-		bring = sameVersion
-	}
-	if err := bring(ctx, d.writer); err != nil {
-		err = fmt.Errorf("open registry database %s: %w", o.Path, err)
+	if err := d.ready(ctx, o.AsIs); err != nil {
+		err = fmt.Errorf("open registry database %s: %w", d.name, err)
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
 }
 
+// connect sets the dialect and the connections.
+func (d *DB) connect(o Options) error {
+	var err error
+	if o.URL == "" {
+		d.dialect = sqlite{}
+		d.writer, d.reader, err = openSQLite(o.Path)
+		return err
+	}
+	d.server, d.writer, d.reader, err = openPostgres(o.URL)
+	d.dialect = d.server
+	return err
+}
+
+// ready makes sure that the tables are those of this program.
+func (d *DB) ready(ctx context.Context, asIs bool) error {
+	if asIs {
+		return d.sameVersion(ctx)
+	}
+	if err := d.migrate(ctx); err != nil || d.server == nil {
+		return err
+	}
+	return d.beat(ctx)
+}
+
 // Close closes the database. No call may be under way.
 func (d *DB) Close() error {
-	// Readers first: the last connection folds the write-ahead log into the
-	// file, and only the writer's may write.
+	// Readers first: the last connection folds the write-ahead log of SQLite into
+	// the file, and only the writer's may write.
 	return errors.Join(d.reader.Close(), d.writer.Close())
 }
 
 // read runs f on one snapshot of the database.
-func (d *DB) read(ctx context.Context, doing string, f func(*sql.Tx) error) error {
-	tx, err := d.reader.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+func (d *DB) read(ctx context.Context, doing string, f func(txn) error) error {
+	tx, err := d.dialect.look(ctx, d.reader)
 	if err != nil {
 		return d.fail(ctx, doing, err)
 	}
 	defer tx.Rollback() // nothing was written
-	if err := f(tx); err != nil {
+	if err := f(txn{tx, d.dialect}); err != nil {
 		return d.fail(ctx, doing, err)
 	}
 	return nil
@@ -120,60 +180,58 @@ func (d *DB) read(ctx context.Context, doing string, f func(*sql.Tx) error) erro
 
 // A change is a transaction that writes. They never overlap.
 type change struct {
-	*sql.Tx
+	txn
+	process  string    // that makes it
 	at       time.Time // when it happens, in UTC and whole microseconds
 	revision int64     // of its latest event, 0 while there is none
 }
 
 // write runs f in a transaction, commits it and tells of its events. Nothing of
 // it is stored when write returns an error, except that the outcome of a commit
-// that failed is unknown.
+// that failed is unknown. f may be called more than once.
 func (d *DB) write(ctx context.Context, doing string, f func(*change) error) error {
-	tx, err := d.writer.BeginTx(ctx, nil)
-	if err != nil {
-		return d.fail(ctx, doing, err)
-	}
-	defer tx.Rollback() // does nothing after a commit
-	c := &change{Tx: tx, at: d.now().UTC().Truncate(time.Microsecond)}
-	if err := f(c); err != nil {
-		return d.fail(ctx, doing, err)
-	}
-	if err := tx.Commit(); err != nil {
-		return d.fail(ctx, doing, err)
-	}
-	if c.revision != 0 {
-		d.notify(c.revision)
-	}
-	return nil
-}
-
-// A refusal is an error that is meant for the caller as it is.
-type refusal struct{ error }
-
-// fail says what was being done. Errors of the database become ours.
-func (d *DB) fail(ctx context.Context, doing string, err error) error {
-	var r refusal
-	switch {
-	case errors.As(err, &r):
-		return r.error
-	case isOurs(err):
-		return fmt.Errorf("%s: %w", doing, err)
-	case ctx.Err() != nil: // the driver says "interrupted"
-		return fmt.Errorf("%s: %w", doing, ctx.Err())
-	case isUnavailable(err):
-		return fmt.Errorf("%s: %w: %s: %w", doing, registry.ErrUnavailable, d.path, err)
-	}
-	return fmt.Errorf("%s: database %s: %w", doing, d.path, err)
-}
-
-func isOurs(err error) bool {
-	for _, ours := range []error{
-		registry.ErrNotFound, registry.ErrInvalid, registry.ErrForbidden,
-		registry.ErrConflict, registry.ErrTooLarge,
-	} {
-		if errors.Is(err, ours) {
-			return true
+	for n := 1; ; n++ {
+		revision, err := d.once(ctx, f)
+		switch {
+		case err == nil:
+			if revision != 0 {
+				d.told(revision)
+			}
+			return nil
+		case n == attempts || ctx.Err() != nil || !d.dialect.lostRace(err):
+			return d.fail(ctx, doing, err)
 		}
 	}
-	return false
+}
+
+// once is write without a second attempt. It returns the latest revision, 0 for none.
+func (d *DB) once(ctx context.Context, f func(*change) error) (revision int64, err error) {
+	tx, at, err := d.dialect.begin(ctx, d.writer)
+	if err != nil {
+		return 0, err
+	}
+	defer tx.Rollback() // does nothing after a commit
+	if at.IsZero() || d.timed {
+		at = d.now()
+	}
+	c := &change{txn: txn{tx, d.dialect}, process: d.process, at: at.UTC().Truncate(time.Microsecond)}
+	if err := f(c); err != nil {
+		return 0, err
+	}
+	if c.revision != 0 {
+		if err := d.dialect.tell(ctx, tx, c.revision); err != nil {
+			return 0, err
+		}
+	}
+	return c.revision, tx.Commit()
+}
+
+// told notes that a revision is committed, and tells who wants to know.
+func (d *DB) told(revision int64) {
+	for heard := d.heard.Load(); revision > heard; heard = d.heard.Load() {
+		if d.heard.CompareAndSwap(heard, revision) {
+			break
+		}
+	}
+	d.notify(revision)
 }

@@ -42,21 +42,32 @@ func closeDB(t *testing.T, d *db.DB) {
 
 func TestConformance(t *testing.T) {
 	registrytest.TestImages(t, func(t *testing.T) registrytest.Stack {
-		// The bus is made after the database that it reads and that wakes it.
-		var events *bus.Local
-		var c clock
-		d, err := db.Open(t.Context(), db.Options{
-			Path: filepath.Join(t.TempDir(), "registry.db"), Grace: -1, Now: c.now,
-			Notify: func(r int64) { events.Notify(r) },
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		events = bus.New(d)
-		t.Cleanup(func() { closeDB(t, d) })
-		return registrytest.Stack{
-			Images: d, Uploads: d, Locations: d, Books: d, Log: d, Events: events,
-			Tasks: d, Stages: d, Usages: d, Pass: c.pass,
-		}
+		return stack(t, db.Options{Path: filepath.Join(t.TempDir(), "registry.db")})
 	})
+}
+
+func TestConformanceOnPostgreSQL(t *testing.T) {
+	server := db.PostgresDatabase(t, db.PostgresServer(t))
+	registrytest.TestImages(t, func(t *testing.T) registrytest.Stack {
+		return stack(t, db.Options{URL: db.PostgresURL(t, server)})
+	})
+}
+
+// stack opens a database in which time goes as the test wants it.
+func stack(t *testing.T, o db.Options) registrytest.Stack {
+	t.Helper()
+	// The bus is made after the database that it reads and that wakes it.
+	var events *bus.Local
+	var c clock
+	o.Grace, o.Now, o.Notify = -1, c.now, func(r int64) { events.Notify(r) }
+	d, err := db.Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	events = bus.New(d)
+	t.Cleanup(func() { closeDB(t, d) })
+	return registrytest.Stack{
+		Images: d, Uploads: d, Locations: d, Books: d, Log: d, Events: events,
+		Tasks: d, Stages: d, Usages: d, Pruner: d, Edges: d, Pass: c.pass,
+	}
 }

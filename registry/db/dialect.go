@@ -4,85 +4,94 @@ import (
 	"context"
 	"database/sql"
 	"embed"
-	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
-	"os"
-	"path/filepath"
-	"runtime"
+	"strings"
+	"time"
 
-	"github.com/mattn/go-sqlite3"
 	"github.com/pressly/goose/v3"
 )
 
-// All that is SQLite's own is in this file: how a database is opened and
-// migrated, and what its errors mean. The statements elsewhere keep to what
-// PostgreSQL knows too, but for its numbered placeholders and, in the
-// migrations, BYTEA for BLOB.
+// A dialect is all that is particular to a kind of database. The statements elsewhere
+// keep to what SQLite and PostgreSQL both know.
+type dialect interface {
+	// statement returns s, which has a ? for each value, as the database wants it.
+	statement(s string) string
+	// look begins a transaction that reads, and sees one state of the database.
+	look(ctx context.Context, reader *sql.DB) (*sql.Tx, error)
+	// begin begins a change and returns its time, zero if that is for this process to
+	// tell. It waits until no other change is under way, also of other processes, and
+	// sees what they have committed. If it fails nothing was begun.
+	begin(ctx context.Context, writer *sql.DB) (*sql.Tx, time.Time, error)
+	// tell tells other processes, when tx commits, that there is a revision.
+	tell(ctx context.Context, tx *sql.Tx, revision int64) error
+	// migrations returns what knows the migrations of d.
+	migrations(d *sql.DB) (*goose.Provider, error)
+	// version returns that of the tables, 0 if there are none, and changes nothing.
+	version(ctx context.Context, d *sql.DB) (int64, error)
+	// alone runs f while no other process does, so that one of them migrates.
+	alone(ctx context.Context, d *sql.DB, f func() error) error
+	// unavailable reports whether err is about the state of the database, so that the
+	// same call may succeed later.
+	unavailable(err error) bool
+	// lostRace reports whether the database undid a transaction for the sake of another.
+	lostRace(err error) bool
+	// meaning returns the error of the registry for one that refuses a value which this
+	// database, unlike others, cannot hold; nil if err is no such error.
+	meaning(err error) error
+}
+
+// A txn is a transaction. Its statements have a ? for each value.
+type txn struct {
+	*sql.Tx
+	dialect dialect
+}
+
+func (t txn) ExecContext(ctx context.Context, statement string, args ...any) (sql.Result, error) {
+	return t.Tx.ExecContext(ctx, t.dialect.statement(statement), args...)
+}
+
+func (t txn) QueryContext(ctx context.Context, statement string, args ...any) (*sql.Rows, error) {
+	return t.Tx.QueryContext(ctx, t.dialect.statement(statement), args...)
+}
+
+func (t txn) QueryRowContext(ctx context.Context, statement string, args ...any) *sql.Row {
+	return t.Tx.QueryRowContext(ctx, t.dialect.statement(statement), args...)
+}
 
 //go:embed migrations/*.sql
-var migrations embed.FS
+var migrationFiles embed.FS
 
-// openSQLite opens the file at path, made if there is none, for one writer and
-// a number of readers.
-func openSQLite(path string) (writer, reader *sql.DB, err error) {
-	// SQLite's own errors name neither the path nor the reason.
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+// migrationFolder is what the providers of the dialects read.
+func migrationFolder() (fs.FS, error) { return fs.Sub(migrationFiles, "migrations") }
+
+// latestMigration returns the version that the last of the migrations makes.
+func latestMigration() (int64, error) {
+	entries, err := fs.ReadDir(migrationFiles, "migrations")
 	if err != nil {
-		return nil, nil, err
+		return 0, err
 	}
-	if err := f.Close(); err != nil {
-		return nil, nil, err
+	var last int64
+	for _, e := range entries {
+		n, err := goose.NumericComponent(e.Name())
+		if err != nil {
+			return 0, err
+		}
+		last = max(last, n)
 	}
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	file := "file:" + (&url.URL{Path: abs}).EscapedPath()
-	// FULL: a commit is on the disk when it returns, so that a finished upload
-	// survives a loss of power. NORMAL would only keep the file consistent.
-	options := url.Values{
-		"_journal_mode": {"WAL"}, "_synchronous": {"FULL"},
-		"_foreign_keys": {"on"}, "_busy_timeout": {"5000"}, // ms
-		"_stmt_cache_size": {"64"},
-	}
-	options.Set("_txlock", "immediate") // a reader that turned writer could only fail
-	writer, err = sql.Open("sqlite3", file+"?"+options.Encode())
-	if err != nil {
-		return nil, nil, err
-	}
-	writer.SetMaxOpenConns(1)
-	options.Del("_txlock")
-	options.Set("_query_only", "on")
-	reader, err = sql.Open("sqlite3", file+"?"+options.Encode())
-	if err != nil {
-		return nil, nil, errors.Join(err, writer.Close())
-	}
-	readers := max(4, runtime.GOMAXPROCS(0))
-	reader.SetMaxOpenConns(readers)
-	reader.SetMaxIdleConns(readers)
-	return writer, reader, nil
+	return last, nil
 }
 
-// provider returns what knows the migrations.
-func provider(d *sql.DB) (*goose.Provider, error) {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return nil, err
-	}
-	return goose.NewProvider(goose.DialectSQLite3, d, files, goose.WithDisableGlobalRegistry(true))
-}
+const versionQuery = "SELECT max(version_id) FROM goose_db_version WHERE is_applied"
 
 // sameVersion refuses tables of another form than this program's.
-func sameVersion(ctx context.Context, d *sql.DB) error {
-	p, err := provider(d)
+func (d *DB) sameVersion(ctx context.Context) error {
+	knows, err := latestMigration()
 	if err != nil {
 		return err
 	}
-	sources := p.ListSources()
-	knows, has := sources[len(sources)-1].Version, int64(0)
-	if err := d.QueryRowContext(ctx, "SELECT max(version_id) FROM goose_db_version WHERE is_applied").Scan(&has); err != nil {
+	has, err := d.dialect.version(ctx, d.reader)
+	if err != nil {
 		return fmt.Errorf("it is not the registry of a server, or it cannot be read: %w", err)
 	}
 	if has != knows {
@@ -93,33 +102,28 @@ func sameVersion(ctx context.Context, d *sql.DB) error {
 }
 
 // migrate brings the tables to the form that this program knows.
-func migrate(ctx context.Context, d *sql.DB) error {
-	p, err := provider(d)
+func (d *DB) migrate(ctx context.Context) error {
+	p, err := d.dialect.migrations(d.writer)
 	if err != nil {
 		return err
 	}
-	current, target, err := p.GetVersions(ctx)
-	if err != nil {
+	return d.dialect.alone(ctx, d.writer, func() error {
+		current, target, err := p.GetVersions(ctx)
+		if err != nil {
+			return err
+		}
+		if current > target {
+			return fmt.Errorf("its tables are of version %d, and this program knows none after %d: it was written by a newer one", current, target)
+		}
+		_, err = p.Up(ctx)
 		return err
-	}
-	if current > target {
-		return fmt.Errorf("its tables are of version %d, and this program knows none after %d: it was written by a newer one", current, target)
-	}
-	_, err = p.Up(ctx)
-	return err
+	})
 }
 
-// isUnavailable reports whether err is about the state of the machine, so that
-// the same call may succeed later.
-func isUnavailable(err error) bool {
-	var e sqlite3.Error
-	if !errors.As(err, &e) {
-		return false
+// marks returns n placeholders.
+func marks(n int) string {
+	if n == 0 {
+		return ""
 	}
-	switch e.Code {
-	case sqlite3.ErrBusy, sqlite3.ErrLocked, sqlite3.ErrFull, sqlite3.ErrIoErr,
-		sqlite3.ErrReadonly, sqlite3.ErrCantOpen, sqlite3.ErrNomem:
-		return true
-	}
-	return false
+	return "?" + strings.Repeat(", ?", n-1)
 }

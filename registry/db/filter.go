@@ -2,7 +2,6 @@ package db
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"slices"
 	"strings"
@@ -173,7 +172,7 @@ const few = 1000
 
 // narrow has the page begin with the images of a tag or property of q that few
 // have. Those that many have are better looked for in the order of the page.
-func narrow(ctx context.Context, tx *sql.Tx, w *where, sets []set, q registry.Query) ([]set, error) {
+func narrow(ctx context.Context, tx txn, w *where, sets []set, q registry.Query) ([]set, error) {
 	var rare []set
 	for _, tag := range q.Tags {
 		rare = append(rare, set{"tags WHERE tag = ?", []any{tag}})
@@ -183,7 +182,7 @@ func narrow(ctx context.Context, tx *sql.Tx, w *where, sets []set, q registry.Qu
 	}
 	for _, r := range rare {
 		var n int
-		err := tx.QueryRowContext(ctx, "SELECT COUNT(*) FROM (SELECT 1 FROM "+r.condition+" LIMIT ?) AS some", append(r.args, few+1)...).Scan(&n)
+		err := tx.QueryRowContext(ctx, "SELECT COUNT(*) FROM (SELECT 1 FROM "+r.condition+" LIMIT ?) AS part", append(r.args, few+1)...).Scan(&n)
 		if err != nil {
 			return nil, err
 		}

@@ -15,7 +15,7 @@ import (
 
 // Get implements registry.Reader.
 func (d *DB) Get(ctx context.Context, id string) (img *registry.Image, err error) {
-	err = d.read(ctx, fmt.Sprintf("get image %.80q", id), func(tx *sql.Tx) error {
+	err = d.read(ctx, fmt.Sprintf("get image %.80q", id), func(tx txn) error {
 		img, err = load(ctx, tx, id)
 		return err
 	})
@@ -27,7 +27,10 @@ func (d *DB) Get(ctx context.Context, id string) (img *registry.Image, err error
 
 // Manifest implements registry.Reader.
 func (d *DB) Manifest(ctx context.Context, digest origin.Digest) (encoded []byte, err error) {
-	err = d.read(ctx, fmt.Sprintf("get manifest %.80q", digest), func(tx *sql.Tx) error {
+	err = d.read(ctx, fmt.Sprintf("get manifest %.80q", digest), func(tx txn) error {
+		if !isText(string(digest)) {
+			return registry.ErrNotFound
+		}
 		err := tx.QueryRowContext(ctx, "SELECT encoded FROM manifests WHERE digest = ?", digest).Scan(&encoded)
 		if errors.Is(err, sql.ErrNoRows) {
 			return registry.ErrNotFound
@@ -76,7 +79,7 @@ func (d *DB) Create(ctx context.Context, img *registry.Image) (*registry.Image, 
 // it must not write to the database itself.
 func (d *DB) Update(ctx context.Context, id string, alter func(*registry.Image) error) (next *registry.Image, err error) {
 	err = d.write(ctx, fmt.Sprintf("update image %.80q", id), func(c *change) error {
-		old, err := load(ctx, c.Tx, id)
+		old, err := load(ctx, c.txn, id)
 		if err != nil {
 			return err
 		}
@@ -97,6 +100,15 @@ type step struct{ from, to registry.Status }
 // amend returns old as alter wants it, checked, or old itself if alter changes
 // nothing. Besides the steps that are free it may make those that are named.
 func (d *DB) amend(old *registry.Image, alter func(*registry.Image) error, steps ...step) (*registry.Image, error) {
+	next, err := altered(old, alter, steps...)
+	if err != nil || next == old {
+		return next, err
+	}
+	return next, next.Validate(d.limits)
+}
+
+// altered is amend for a change that no limit may stop.
+func altered(old *registry.Image, alter func(*registry.Image) error, steps ...step) (*registry.Image, error) {
 	draft := old.Clone()
 	if err := alter(draft); err != nil {
 		return nil, refusal{err}
@@ -116,10 +128,7 @@ func (d *DB) amend(old *registry.Image, alter func(*registry.Image) error, steps
 			return nil, err
 		}
 	}
-	if next == old {
-		return old, nil
-	}
-	return next, next.Validate(d.limits)
+	return next, nil
 }
 
 // storeAmended stores what amend returned.
@@ -147,7 +156,7 @@ func membersAlone(old, next *registry.Image) bool {
 // written after. check runs inside the write transaction, as in Update.
 func (d *DB) Delete(ctx context.Context, id string, check func(*registry.Image) error) error {
 	return d.write(ctx, fmt.Sprintf("delete image %.80q", id), func(c *change) error {
-		img, err := load(ctx, c.Tx, id)
+		img, err := load(ctx, c.txn, id)
 		if err != nil {
 			return err
 		}

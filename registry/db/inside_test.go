@@ -2,7 +2,6 @@ package db
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -185,8 +184,8 @@ func TestATagOrPropertyOfFewIsWhatAPageBeginsWith(t *testing.T) {
 	}
 }
 
-// explain returns the plan for the page of q after the values of a marker.
-func explain(t *testing.T, d *DB, q registry.Query, marker []any) string {
+// pageOf returns the query for the page of q after the values of a marker.
+func pageOf(t *testing.T, d *DB, q registry.Query, marker []any) (query string, args []any) {
 	t.Helper()
 	w, sets, keys, err := plan(q)
 	if err != nil {
@@ -196,9 +195,7 @@ func explain(t *testing.T, d *DB, q registry.Query, marker []any) string {
 		after, args := afterMarker(keys, marker)
 		w.and(after, args...)
 	}
-	var query string
-	var args []any
-	err = d.read(t.Context(), "narrow", func(tx *sql.Tx) error {
+	err = d.read(t.Context(), "narrow", func(tx txn) error {
 		sets, err := narrow(t.Context(), tx, w, sets, q)
 		query, args = pageQuery(w, sets, keys, 25)
 		return err
@@ -206,6 +203,13 @@ func explain(t *testing.T, d *DB, q registry.Query, marker []any) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return query, args
+}
+
+// explain returns the plan for the page of q after the values of a marker.
+func explain(t *testing.T, d *DB, q registry.Query, marker []any) string {
+	t.Helper()
+	query, args := pageOf(t, d, q, marker)
 	rows, err := d.reader.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args...)
 	if err != nil {
 		t.Fatal(err)
@@ -225,7 +229,11 @@ func explain(t *testing.T, d *DB, q registry.Query, marker []any) string {
 
 // BenchmarkDB works among 10,000 images with four properties and two tags each.
 func BenchmarkDB(b *testing.B) {
-	d := openTemp(b)
+	b.Run("SQLite", func(b *testing.B) { benchmarkDB(b, openTemp(b)) })
+	b.Run("PostgreSQL", func(b *testing.B) { benchmarkDB(b, openPostgresTemp(b)) })
+}
+
+func benchmarkDB(b *testing.B, d *DB) {
 	ctx := b.Context()
 	ids := fill(b, d, 10_000)
 	b.Run("Get", func(b *testing.B) {
@@ -299,6 +307,11 @@ func fillWith(b testing.TB, d *DB, n int, image func(i int) *registry.Image) (id
 	})
 	if err != nil {
 		b.Fatal(err)
+	}
+	if d.server != nil { // what autovacuum would do soon
+		if _, err := d.writer.ExecContext(ctx, "ANALYZE"); err != nil {
+			b.Fatal(err)
+		}
 	}
 	return ids
 }

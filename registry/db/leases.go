@@ -14,7 +14,9 @@ import (
 // Who took a lease holds it until the next one takes it, also after its time: it is
 // the only one at work all the same.
 
-// LeaseTask implements registry.Tasks.
+// LeaseTask implements registry.Tasks. No two take the same task, and none is passed
+// over because another one looks at it: changes never overlap, so there are no locks of
+// rows to skip.
 func (d *DB) LeaseTask(ctx context.Context, holder string, lease time.Duration) (*registry.Task, error) {
 	if holder == "" {
 		return nil, fmt.Errorf("lease a task: %w: nobody would hold it", registry.ErrInvalid)
@@ -47,7 +49,7 @@ func (d *DB) RenewTask(ctx context.Context, id, holder string, lease time.Durati
 			return err
 		}
 		_, err := c.ExecContext(ctx, "UPDATE tasks SET lease_until = ?, message = ?, result = ?, updated_at = ? WHERE id = ?",
-			toMicros(c.at.Add(lease)), message, string(result), toMicros(c.at), id)
+			toMicros(c.at.Add(lease)), toText(message), string(result), toMicros(c.at), id)
 		return err
 	})
 }
@@ -81,7 +83,7 @@ func (d *DB) EndTask(ctx context.Context, t *registry.Task, holder string, end f
 		}
 		_, err = c.ExecContext(ctx, `UPDATE tasks SET status = ?, image_id = ?, message = ?, result = ?, secret = '', holder = '',
 			lease_until = NULL, updated_at = ?, expires_at = ? WHERE id = ?`,
-			t.Status, image, t.Message, string(t.Result), toMicros(c.at), toMicros(c.at.Add(registry.TaskLife)), t.ID)
+			t.Status, image, toText(t.Message), string(t.Result), toMicros(c.at), toMicros(c.at.Add(registry.TaskLife)), t.ID)
 		if err != nil || end == nil || image == "" {
 			return err
 		}
@@ -89,16 +91,17 @@ func (d *DB) EndTask(ctx context.Context, t *registry.Task, holder string, end f
 	})
 }
 
-// finishTask alters the image of a task that ends.
+// finishTask alters the image of a task that ends. That limits were lowered meanwhile
+// keeps no image importing.
 func (d *DB) finishTask(ctx context.Context, c *change, id string, end func(*registry.Image) error) error {
-	old, err := load(ctx, c.Tx, id)
+	old, err := load(ctx, c.txn, id)
 	if errors.Is(err, registry.ErrNotFound) {
 		return nil // deleted meanwhile
 	}
 	if err != nil {
 		return err
 	}
-	next, err := d.amend(old, end, step{registry.Importing, registry.Queued})
+	next, err := altered(old, end, step{registry.Importing, registry.Queued})
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ func (d *DB) List(ctx context.Context, q registry.Query) (images []*registry.Ima
 	if err != nil {
 		return nil, fmt.Errorf("list images: %w", err)
 	}
-	err = d.read(ctx, "list images", func(tx *sql.Tx) error {
+	err = d.read(ctx, "list images", func(tx txn) error {
 		sets, err := narrow(ctx, tx, w, sets, q)
 		if err != nil {
 			return err
@@ -43,7 +43,7 @@ func (d *DB) List(ctx context.Context, q registry.Query) (images []*registry.Ima
 }
 
 // page returns whole records, see pageQuery.
-func page(ctx context.Context, tx *sql.Tx, w *where, sets []set, keys []sortKey, limit int) ([]*registry.Image, error) {
+func page(ctx context.Context, tx txn, w *where, sets []set, keys []sortKey, limit int) ([]*registry.Image, error) {
 	images, err := pageOfRows(ctx, tx, w, sets, keys, limit)
 	if err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func page(ctx context.Context, tx *sql.Tx, w *where, sets []set, keys []sortKey,
 	return images, loadSets(ctx, tx, images)
 }
 
-func pageOfRows(ctx context.Context, tx *sql.Tx, w *where, sets []set, keys []sortKey, limit int) ([]*registry.Image, error) {
+func pageOfRows(ctx context.Context, tx txn, w *where, sets []set, keys []sortKey, limit int) ([]*registry.Image, error) {
 	query, args := pageQuery(w, sets, keys, max(limit, 0))
 	rows, err := tx.QueryContext(ctx, query, args...)
 	if err != nil {
@@ -134,7 +134,7 @@ func orderBy(keys []sortKey) string {
 
 // position returns the marker's values of the keys. ErrInvalid if no row of the
 // table for which w holds has its id.
-func position(ctx context.Context, tx *sql.Tx, table string, w *where, keys []sortKey, marker string) ([]any, error) {
+func position(ctx context.Context, tx txn, table string, w *where, keys []sortKey, marker string) ([]any, error) {
 	names := make([]string, len(keys))
 	at, dst := make([]any, len(keys)), make([]any, len(keys))
 	for i, k := range keys {

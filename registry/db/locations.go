@@ -26,7 +26,7 @@ func isForeign(url string) bool {
 func (d *DB) AddLocation(ctx context.Context, id string, loc origin.Location, size int64,
 	metadata map[string]string) (next *registry.Image, err error) {
 	err = d.write(ctx, fmt.Sprintf("add a location to image %.80q", id), func(c *change) error {
-		old, err := load(ctx, c.Tx, id)
+		old, err := load(ctx, c.txn, id)
 		if err != nil {
 			return err
 		}
@@ -121,7 +121,7 @@ func (c *change) arrive(ctx context.Context, id string, loc origin.Location) err
 // not active.
 func (d *DB) RemoveLocation(ctx context.Context, id, url string) (next *registry.Image, err error) {
 	err = d.write(ctx, fmt.Sprintf("remove a location of image %.80q", id), func(c *change) error {
-		old, err := load(ctx, c.Tx, id)
+		old, err := load(ctx, c.txn, id)
 		if err != nil {
 			return err
 		}
@@ -152,10 +152,11 @@ func (d *DB) RemoveLocation(ctx context.Context, id, url string) (next *registry
 
 // BeginCopy implements registry.Locations. ErrNotFound if there is no such image;
 // ErrConflict if it is neither active nor importing, or loc is in the books already; ErrTooLarge if
-// AddLocation would say so.
+// AddLocation would say so. What is not ours nobody writes: it is checked and not
+// noted, and any number of images may have it.
 func (d *DB) BeginCopy(ctx context.Context, id string, loc origin.Location) error {
 	return d.write(ctx, fmt.Sprintf("begin a copy of image %.80q", id), func(c *change) error {
-		img, err := load(ctx, c.Tx, id)
+		img, err := load(ctx, c.txn, id)
 		if err != nil {
 			return err
 		}
@@ -165,20 +166,26 @@ func (d *DB) BeginCopy(ctx context.Context, id string, loc origin.Location) erro
 		if err := d.roomFor(img); err != nil {
 			return err
 		}
-		return c.start(ctx, id, loc, true)
+		if !isForeign(loc.URL) {
+			return c.start(ctx, id, loc, true)
+		}
+		if place(img, loc.URL) >= 0 {
+			return fmt.Errorf("%w: the image has this location already", registry.ErrConflict)
+		}
+		return nil
 	})
 }
 
 // Hashed implements registry.Locations. ErrConflict also if the location was
-// recorded with another validator, for these are not its bytes then. It trusts sum
-// as Finish does.
+// recorded with another validator, for these are not its bytes then; or if somebody
+// said that the data has other hashes. It trusts sum as Finish does.
 func (d *DB) Hashed(ctx context.Context, id string, loc origin.Location, sum origin.Summary) (next *registry.Image, err error) {
 	doing := fmt.Sprintf("note the hashes of image %.80q", id)
 	if err := checkSummary(sum); err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
 	err = d.write(ctx, doing, func(c *change) error {
-		old, err := load(ctx, c.Tx, id)
+		old, err := load(ctx, c.txn, id)
 		if err != nil {
 			return err
 		}
@@ -189,6 +196,9 @@ func (d *DB) Hashed(ctx context.Context, id string, loc origin.Location, sum ori
 			return fmt.Errorf("%w: the location is not the first of the image any more", registry.ErrConflict)
 		case old.Locations[0].Validator != "" && old.Locations[0].Validator != loc.Validator:
 			return fmt.Errorf("%w: the location was recorded with another validator", registry.ErrConflict)
+		}
+		if err := agree(old, sum); err != nil {
+			return err
 		}
 		next = old.Clone()
 		next.Locations[0] = loc
@@ -201,6 +211,17 @@ func (d *DB) Hashed(ctx context.Context, id string, loc origin.Location, sum ori
 		return nil, err
 	}
 	return next, nil
+}
+
+// agree holds what a client said of the data of img against what it is.
+func agree(img *registry.Image, sum origin.Summary) error {
+	is := map[string]string{"sha512": sum.SHA512, "md5": sum.MD5}[img.HashAlgo]
+	switch {
+	case img.Checksum != "" && !strings.EqualFold(img.Checksum, sum.MD5),
+		img.HashValue != "" && is != "" && !strings.EqualFold(img.HashValue, is):
+		return fmt.Errorf("%w: the data does not have the hashes that it was said to have", registry.ErrConflict)
+	}
+	return nil
 }
 
 // Unhashed implements registry.Locations.
@@ -216,7 +237,7 @@ func (d *DB) Placed(ctx context.Context, after string, limit int) ([]*registry.I
 
 // byID returns a page of the images for which the condition holds.
 func (d *DB) byID(ctx context.Context, doing, condition, after string, limit int) (images []*registry.Image, err error) {
-	err = d.read(ctx, doing, func(tx *sql.Tx) error {
+	err = d.read(ctx, doing, func(tx txn) error {
 		w := new(where)
 		w.and(condition)
 		w.and("id > ?", after)
@@ -231,7 +252,7 @@ func (d *DB) byID(ctx context.Context, doing, condition, after string, limit int
 
 // Knows implements registry.Books.
 func (d *DB) Knows(ctx context.Context, url string) (known bool, err error) {
-	err = d.read(ctx, "look a location up", func(tx *sql.Tx) error {
+	err = d.read(ctx, "look a location up", func(tx txn) error {
 		known, err = knows(ctx, tx, url)
 		return err
 	})

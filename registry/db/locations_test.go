@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/pressly/goose/v3"
 
 	"nearsight/origin"
 	"nearsight/registry"
@@ -19,20 +16,15 @@ import (
 
 // olderDatabase makes one as the program wrote it before there was a second
 // migration: an image with data, and an upload under way.
-func olderDatabase(t *testing.T, path string) {
+func olderDatabase(t *testing.T, o Options) {
 	t.Helper()
 	ctx := t.Context()
-	writer, reader, err := openSQLite(path)
-	if err != nil {
+	d := new(DB)
+	if err := d.connect(o); err != nil {
 		t.Fatal(err)
 	}
-	defer writer.Close()
-	defer reader.Close()
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, writer, files, goose.WithDisableGlobalRegistry(true))
+	defer d.Close()
+	p, err := d.dialect.migrations(d.writer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,17 +43,25 @@ func olderDatabase(t *testing.T, path string) {
 		"INSERT INTO objects (url, validator, image_id, state, since) VALUES ('file://s/2', '', 'saving', 'live', 1)",
 		"UPDATE counter SET revision = 2",
 	} {
-		if _, err := writer.ExecContext(ctx, statement); err != nil {
+		if _, err := d.writer.ExecContext(ctx, statement); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-func TestAnOlderDatabaseIsBroughtUpToDate(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "registry.db")
-	olderDatabase(t, path)
+// bothKinds runs a test on an empty database of each kind.
+func bothKinds(t *testing.T, test func(t *testing.T, o Options)) {
+	t.Run("SQLite", func(t *testing.T) { test(t, Options{Path: filepath.Join(t.TempDir(), "registry.db")}) })
+	t.Run("PostgreSQL", func(t *testing.T) { test(t, Options{URL: PostgresURL(t, PostgresServer(t))}) })
+}
+
+func TestAnOlderDatabaseIsBroughtUpToDate(t *testing.T) { bothKinds(t, testAnOlderDatabase) }
+
+func testAnOlderDatabase(t *testing.T, o Options) {
+	olderDatabase(t, o)
 	ctx := t.Context()
-	d, err := Open(ctx, Options{Path: path, Grace: -1})
+	o.Grace = -1
+	d, err := Open(ctx, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,15 +86,16 @@ func TestAnOlderDatabaseIsBroughtUpToDate(t *testing.T) {
 }
 
 // TestTheMigrationsGoBack: what a site needs to return to the program before.
-func TestTheMigrationsGoBack(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "registry.db")
-	olderDatabase(t, path)
-	d, err := Open(t.Context(), Options{Path: path})
+func TestTheMigrationsGoBack(t *testing.T) { bothKinds(t, testTheMigrationsGoBack) }
+
+func testTheMigrationsGoBack(t *testing.T, o Options) {
+	olderDatabase(t, o)
+	d, err := Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	p, err := provider(d.writer)
+	p, err := d.dialect.migrations(d.writer)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,37 +10,42 @@ import (
 // many is how many images a large site has.
 const many = 100_000
 
-// openMany returns a database of many images of a hundred projects, most of them
-// private or shared, and some for everybody. Each has four properties and two tags.
-func openMany(b *testing.B) (*DB, []string) {
-	b.Helper()
-	d := openTemp(b)
-	ids := fillWith(b, d, many, func(i int) *registry.Image {
-		img := benchmarkImage(i)
-		owner := fmt.Sprintf("p%d", i%100)
-		img.Owner = &owner
-		img.Hidden = i%7 == 0
-		switch i / 100 % 20 {
-		case 0, 1:
-			img.Visibility = registry.Public
-		case 2:
-			img.Visibility = registry.Community
-		case 3, 4, 5, 6, 7:
-			img.Visibility = registry.Shared
-			img.Members = []registry.Member{
-				{Project: fmt.Sprintf("p%d", (i+1)%100), Status: registry.Accepted},
-				{Project: fmt.Sprintf("p%d", (i+2)%100), Status: registry.Pending},
-			}
-		default:
-			img.Visibility = registry.Private
+// fillMany stores many images of a hundred projects, most of them private or shared,
+// and some for everybody. Each has four properties and two tags.
+func fillMany(b *testing.B, d *DB) []string { return fillWith(b, d, many, manyImage) }
+
+// manyImage returns the i-th of them.
+func manyImage(i int) *registry.Image {
+	img := benchmarkImage(i)
+	owner := fmt.Sprintf("p%d", i%100)
+	img.Owner = &owner
+	img.Hidden = i%7 == 0
+	switch i / 100 % 20 {
+	case 0, 1:
+		img.Visibility = registry.Public
+	case 2:
+		img.Visibility = registry.Community
+	case 3, 4, 5, 6, 7:
+		img.Visibility = registry.Shared
+		img.Members = []registry.Member{
+			{Project: fmt.Sprintf("p%d", (i+1)%100), Status: registry.Accepted},
+			{Project: fmt.Sprintf("p%d", (i+2)%100), Status: registry.Pending},
 		}
-		return img
-	})
-	return d, ids
+	default:
+		img.Visibility = registry.Private
+	}
+	return img
 }
 
-func BenchmarkListHundredOfMany(b *testing.B) {
-	d, ids := openMany(b)
+// amongMany runs a benchmark on a database of each kind.
+func amongMany(b *testing.B, run func(b *testing.B, d *DB, ids []string)) {
+	b.Run("SQLite", func(b *testing.B) { d := openTemp(b); run(b, d, fillMany(b, d)) })
+	b.Run("PostgreSQL", func(b *testing.B) { d := openPostgresTemp(b); run(b, d, fillMany(b, d)) })
+}
+
+func BenchmarkListHundredOfMany(b *testing.B) { amongMany(b, benchmarkListHundred) }
+
+func benchmarkListHundred(b *testing.B, d *DB, ids []string) {
 	project := &registry.Caller{Project: "p7", Roles: []string{"member"}}
 	newcomer := &registry.Caller{Project: "new", Roles: []string{"member"}}
 	byName := []registry.Order{{Key: "name"}}
@@ -88,11 +93,12 @@ func BenchmarkListHundredOfMany(b *testing.B) {
 }
 
 func BenchmarkGetOfMany(b *testing.B) {
-	d, ids := openMany(b)
-	b.ReportAllocs()
-	for i := 0; b.Loop(); i++ {
-		if _, err := d.Get(b.Context(), ids[i*7919%len(ids)]); err != nil {
-			b.Fatal(err)
+	amongMany(b, func(b *testing.B, d *DB, ids []string) {
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			if _, err := d.Get(b.Context(), ids[i*7919%len(ids)]); err != nil {
+				b.Fatal(err)
+			}
 		}
-	}
+	})
 }

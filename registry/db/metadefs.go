@@ -26,7 +26,10 @@ func scanNamespace(row scanner) (*metadef.Namespace, error) {
 	return n, err
 }
 
-func loadNamespace(ctx context.Context, tx *sql.Tx, name string) (*metadef.Namespace, error) {
+func loadNamespace(ctx context.Context, tx txn, name string) (*metadef.Namespace, error) {
+	if !isText(name) {
+		return nil, fmt.Errorf("%w: there is no namespace %.80q", registry.ErrNotFound, name)
+	}
 	n, err := scanNamespace(tx.QueryRowContext(ctx, "SELECT "+namespaceColumns+" FROM namespaces WHERE name = ?", name))
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, fmt.Errorf("%w: there is no namespace %.80q", registry.ErrNotFound, name)
@@ -60,7 +63,7 @@ func (c *change) freeNamespace(ctx context.Context, n *metadef.Namespace) error 
 	if err := n.Validate(); err != nil {
 		return err
 	}
-	_, err := loadNamespace(ctx, c.Tx, n.Name)
+	_, err := loadNamespace(ctx, c.txn, n.Name)
 	switch {
 	case err == nil:
 		return fmt.Errorf("%w: there is a namespace %.80q already", registry.ErrConflict, n.Name)
@@ -72,7 +75,7 @@ func (c *change) freeNamespace(ctx context.Context, n *metadef.Namespace) error 
 
 // Namespace implements metadef.Catalogue.
 func (d *DB) Namespace(ctx context.Context, name string) (n *metadef.Namespace, err error) {
-	err = d.read(ctx, "get a namespace", func(tx *sql.Tx) error {
+	err = d.read(ctx, "get a namespace", func(tx txn) error {
 		n, err = loadNamespace(ctx, tx, name)
 		return err
 	})
@@ -88,7 +91,7 @@ func (d *DB) Namespaces(ctx context.Context, q metadef.Query) (found []*metadef.
 	if err != nil {
 		return nil, fmt.Errorf("list namespaces: %w", err)
 	}
-	err = d.read(ctx, "list namespaces", func(tx *sql.Tx) error {
+	err = d.read(ctx, "list namespaces", func(tx txn) error {
 		w := seenNamespaces(q.Caller)
 		if q.Public != nil {
 			w.and("public = ?", *q.Public)
@@ -143,7 +146,7 @@ func seenNamespaces(c *registry.Caller) *where {
 }
 
 // afterNamespace adds that a namespace comes after the marker.
-func afterNamespace(ctx context.Context, tx *sql.Tx, w *where, keys []sortKey, q metadef.Query) error {
+func afterNamespace(ctx context.Context, tx txn, w *where, keys []sortKey, q metadef.Query) error {
 	n, err := loadNamespace(ctx, tx, q.Marker)
 	switch {
 	case errors.Is(err, registry.ErrNotFound), err == nil && q.Caller != nil && !n.SeenBy(q.Caller):
@@ -194,7 +197,7 @@ func (d *DB) UpdateNamespace(ctx context.Context, name string, alter func(*metad
 	var next *metadef.Namespace
 	err := d.write(ctx, "update a namespace", func(c *change) error {
 		var err error
-		if next, err = loadNamespace(ctx, c.Tx, name); err != nil {
+		if next, err = loadNamespace(ctx, c.txn, name); err != nil {
 			return err
 		}
 		created := next.CreatedAt
@@ -224,7 +227,7 @@ func (d *DB) UpdateNamespace(ctx context.Context, name string, alter func(*metad
 // DeleteNamespace implements metadef.Catalogue.
 func (d *DB) DeleteNamespace(ctx context.Context, name string) error {
 	return d.write(ctx, "delete a namespace", func(c *change) error {
-		n, err := loadNamespace(ctx, c.Tx, name)
+		n, err := loadNamespace(ctx, c.txn, name)
 		if err != nil {
 			return err
 		}
@@ -238,7 +241,7 @@ func (d *DB) DeleteNamespace(ctx context.Context, name string) error {
 
 // Definitions implements metadef.Catalogue.
 func (d *DB) Definitions(ctx context.Context, namespace string, kind metadef.Kind) (found []metadef.Definition, err error) {
-	err = d.read(ctx, "list definitions", func(tx *sql.Tx) error {
+	err = d.read(ctx, "list definitions", func(tx txn) error {
 		if _, err := loadNamespace(ctx, tx, namespace); err != nil {
 			return err
 		}
@@ -251,7 +254,7 @@ func (d *DB) Definitions(ctx context.Context, namespace string, kind metadef.Kin
 	return found, nil
 }
 
-func definitions(ctx context.Context, tx *sql.Tx, condition string, args ...any) ([]metadef.Definition, error) {
+func definitions(ctx context.Context, tx txn, condition string, args ...any) ([]metadef.Definition, error) {
 	rows, err := tx.QueryContext(ctx, "SELECT kind, name, document, created_at, updated_at FROM definitions WHERE "+
 		condition+" ORDER BY name", args...)
 	if err != nil {
@@ -273,14 +276,14 @@ func definitions(ctx context.Context, tx *sql.Tx, condition string, args ...any)
 
 // Definition implements metadef.Catalogue.
 func (d *DB) Definition(ctx context.Context, namespace string, kind metadef.Kind, name string) (found metadef.Definition, err error) {
-	err = d.read(ctx, "get a definition", func(tx *sql.Tx) error {
+	err = d.read(ctx, "get a definition", func(tx txn) error {
 		found, err = loadDefinition(ctx, tx, namespace, kind, name)
 		return err
 	})
 	return found, err
 }
 
-func loadDefinition(ctx context.Context, tx *sql.Tx, namespace string, kind metadef.Kind, name string) (metadef.Definition, error) {
+func loadDefinition(ctx context.Context, tx txn, namespace string, kind metadef.Kind, name string) (metadef.Definition, error) {
 	if _, err := loadNamespace(ctx, tx, namespace); err != nil {
 		return metadef.Definition{}, err
 	}
@@ -298,7 +301,7 @@ func loadDefinition(ctx context.Context, tx *sql.Tx, namespace string, kind meta
 func (d *DB) Define(ctx context.Context, namespace string, kind metadef.Kind, added []metadef.Definition, replace bool) ([]metadef.Definition, error) {
 	added = slices.Clone(added)
 	err := d.write(ctx, "define in a namespace", func(c *change) error {
-		if _, err := loadNamespace(ctx, c.Tx, namespace); err != nil {
+		if _, err := loadNamespace(ctx, c.txn, namespace); err != nil {
 			return err
 		}
 		for _, def := range added {
@@ -343,7 +346,7 @@ func (c *change) define(ctx context.Context, namespace string, added []metadef.D
 // Redefine implements metadef.Catalogue.
 func (d *DB) Redefine(ctx context.Context, namespace, name string, def metadef.Definition) (metadef.Definition, error) {
 	err := d.write(ctx, "change a definition", func(c *change) error {
-		old, err := loadDefinition(ctx, c.Tx, namespace, def.Kind, name)
+		old, err := loadDefinition(ctx, c.txn, namespace, def.Kind, name)
 		if err != nil {
 			return err
 		}
@@ -370,13 +373,13 @@ func (d *DB) Redefine(ctx context.Context, namespace, name string, def metadef.D
 func (d *DB) Undefine(ctx context.Context, namespace string, kind metadef.Kind, name string) error {
 	return d.write(ctx, "remove a definition", func(c *change) error {
 		if name == "" {
-			if _, err := loadNamespace(ctx, c.Tx, namespace); err != nil {
+			if _, err := loadNamespace(ctx, c.txn, namespace); err != nil {
 				return err
 			}
 			_, err := c.ExecContext(ctx, "DELETE FROM definitions WHERE namespace = ? AND kind = ?", namespace, kind)
 			return err
 		}
-		if _, err := loadDefinition(ctx, c.Tx, namespace, kind, name); err != nil {
+		if _, err := loadDefinition(ctx, c.txn, namespace, kind, name); err != nil {
 			return err
 		}
 		_, err := c.ExecContext(ctx, "DELETE FROM definitions WHERE namespace = ? AND kind = ? AND name = ?", namespace, kind, name)
@@ -387,7 +390,7 @@ func (d *DB) Undefine(ctx context.Context, namespace string, kind metadef.Kind, 
 // ResourceTypes implements metadef.Catalogue.
 func (d *DB) ResourceTypes(ctx context.Context) ([]string, error) {
 	names := metadef.KnownResourceTypes()
-	err := d.read(ctx, "list resource types", func(tx *sql.Tx) error {
+	err := d.read(ctx, "list resource types", func(tx txn) error {
 		rows, err := tx.QueryContext(ctx, "SELECT DISTINCT name FROM definitions WHERE kind = ?", metadef.ResourceType)
 		if err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"nearsight/origin"
 	"nearsight/registry"
@@ -93,8 +94,20 @@ func timeOrNull(t time.Time) any {
 	return toMicros(t)
 }
 
+// isText reports whether s is a text for every database. What is none has no name
+// in it.
+func isText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
+
+// toText returns s, or what is like it and is a text.
+func toText(s string) string {
+	return strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", "\uFFFD"), "\uFFFD")
+}
+
 // load returns one whole record, or ErrNotFound.
-func load(ctx context.Context, tx *sql.Tx, id string) (*registry.Image, error) {
+func load(ctx context.Context, tx txn, id string) (*registry.Image, error) {
+	if !isText(id) {
+		return nil, registry.ErrNotFound
+	}
 	img := new(registry.Image)
 	err := tx.QueryRowContext(ctx, "SELECT id, "+columns+" FROM images WHERE id = ?", id).Scan(dests(img)...)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -112,7 +125,7 @@ const setsAtOnce = 1000
 
 // loadSets adds properties, tags, locations and members to images that have none
 // yet.
-func loadSets(ctx context.Context, tx *sql.Tx, images []*registry.Image) error {
+func loadSets(ctx context.Context, tx txn, images []*registry.Image) error {
 	for some := range slices.Chunk(images, setsAtOnce) {
 		if err := loadSomeSets(ctx, tx, some); err != nil {
 			return err
@@ -121,7 +134,7 @@ func loadSets(ctx context.Context, tx *sql.Tx, images []*registry.Image) error {
 	return nil
 }
 
-func loadSomeSets(ctx context.Context, tx *sql.Tx, images []*registry.Image) error {
+func loadSomeSets(ctx context.Context, tx txn, images []*registry.Image) error {
 	byID := make(map[string]*registry.Image, len(images))
 	ids := make([]any, len(images))
 	for i, img := range images {
@@ -303,12 +316,4 @@ func (c *change) replace(ctx context.Context, id, table, columns string, rows []
 		}
 	}
 	return nil
-}
-
-// marks returns n placeholders.
-func marks(n int) string {
-	if n == 0 {
-		return ""
-	}
-	return "?" + strings.Repeat(", ?", n-1)
 }

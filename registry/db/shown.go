@@ -112,7 +112,7 @@ func pageQuery(w *where, sets []set, keys []sortKey, limit int) (string, []any) 
 	var args []any
 	for _, s := range sets {
 		some := w.with(s.condition, s.args...)
-		pages = append(pages, "SELECT id FROM (SELECT id FROM images"+some.String()+order+") AS some")
+		pages = append(pages, "SELECT id FROM (SELECT id FROM images"+some.String()+order+") AS part")
 		args = append(append(args, some.args...), limit)
 	}
 	return "SELECT id, " + columns + " FROM images WHERE id IN (" + strings.Join(pages, " UNION ALL ") + ")" + order, append(args, limit)

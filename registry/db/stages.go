@@ -29,11 +29,12 @@ func (d *DB) FinishStage(ctx context.Context, id string, loc origin.Location, su
 	var next *registry.Image
 	var lost error // see Finish
 	err := d.write(ctx, doing, func(c *change) error {
+		next, lost = nil, nil
 		ended, err := c.end(ctx, id, loc)
 		if err != nil {
 			return err
 		}
-		old, err := load(ctx, c.Tx, id)
+		old, err := load(ctx, c.txn, id)
 		if errors.Is(err, registry.ErrNotFound) {
 			lost = fmt.Errorf("%s: %w", doing, err)
 			return c.orphan(ctx, id, loc, c.at)
@@ -88,7 +89,7 @@ func (c *change) wasStaged(ctx context.Context, img *registry.Image, loc origin.
 
 // Staged implements registry.Stages.
 func (d *DB) Staged(ctx context.Context, id string) (loc origin.Location, sum origin.Summary, err error) {
-	err = d.read(ctx, fmt.Sprintf("look up the staged data of image %.80q", id), func(tx *sql.Tx) error {
+	err = d.read(ctx, fmt.Sprintf("look up the staged data of image %.80q", id), func(tx txn) error {
 		loc, sum, err = staged(ctx, tx, id)
 		return err
 	})
@@ -98,7 +99,7 @@ func (d *DB) Staged(ctx context.Context, id string) (loc origin.Location, sum or
 	return loc, sum, nil
 }
 
-func staged(ctx context.Context, tx *sql.Tx, id string) (loc origin.Location, sum origin.Summary, err error) {
+func staged(ctx context.Context, tx txn, id string) (loc origin.Location, sum origin.Summary, err error) {
 	err = tx.QueryRowContext(ctx, `SELECT url, validator, size, md5, sha512, staged.digest, encoded
 		FROM staged JOIN manifests ON manifests.digest = staged.digest WHERE image_id = ?`, id).
 		Scan(&loc.URL, &loc.Validator, &sum.Size, &sum.MD5, &sum.SHA512, &sum.Digest, &sum.Manifest)
@@ -112,7 +113,7 @@ func staged(ctx context.Context, tx *sql.Tx, id string) (loc origin.Location, su
 // nor has its data, or if it has no staged data.
 func (d *DB) Adopt(ctx context.Context, id string) (next *registry.Image, err error) {
 	err = d.write(ctx, fmt.Sprintf("adopt the staged data of image %.80q", id), func(c *change) error {
-		old, err := load(ctx, c.Tx, id)
+		old, err := load(ctx, c.txn, id)
 		if err != nil {
 			return err
 		}
@@ -124,7 +125,7 @@ func (d *DB) Adopt(ctx context.Context, id string) (next *registry.Image, err er
 		default:
 			return fmt.Errorf("%w: image is %s: data can be adopted only while it is importing", registry.ErrConflict, old.Status)
 		}
-		loc, sum, err := staged(ctx, c.Tx, id)
+		loc, sum, err := staged(ctx, c.txn, id)
 		if errors.Is(err, registry.ErrNotFound) {
 			return fmt.Errorf("%w: the image has no staged data", registry.ErrConflict)
 		}

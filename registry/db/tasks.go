@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -54,6 +55,7 @@ func (d *DB) AddTask(ctx context.Context, t *registry.Task, begin func(*registry
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
 	next.Status, next.Attempts, next.ExpiresAt = registry.TaskPending, 0, time.Time{}
+	next.Message, next.RequestID = toText(next.Message), toText(next.RequestID)
 	err := d.write(ctx, doing, func(c *change) error {
 		if _, err := c.ExecContext(ctx, "DELETE FROM tasks WHERE expires_at <= ?", toMicros(c.at)); err != nil {
 			return err
@@ -92,7 +94,7 @@ func checkTask(t *registry.Task) error {
 
 func checkObject(field string, o json.RawMessage) error {
 	var fields map[string]json.RawMessage
-	if len(o) > 0 && (json.Unmarshal(o, &fields) != nil || fields == nil) {
+	if len(o) > 0 && (json.Unmarshal(o, &fields) != nil || fields == nil || !utf8.Valid(o)) {
 		return fmt.Errorf("%w: the %s of the task is no JSON object", registry.ErrInvalid, field)
 	}
 	return nil
@@ -116,7 +118,7 @@ func (c *change) mayAddTask(ctx context.Context, t *registry.Task) error {
 
 // beginTask alters the image of a task that begins.
 func (d *DB) beginTask(ctx context.Context, c *change, id string, begin func(*registry.Image) error) error {
-	old, err := load(ctx, c.Tx, id)
+	old, err := load(ctx, c.txn, id)
 	if err != nil || begin == nil {
 		return err
 	}
@@ -125,7 +127,7 @@ func (d *DB) beginTask(ctx context.Context, c *change, id string, begin func(*re
 		return err
 	}
 	if old.Status == registry.Uploading && next.Status == registry.Importing {
-		_, _, err := staged(ctx, c.Tx, id)
+		_, _, err := staged(ctx, c.txn, id)
 		if errors.Is(err, registry.ErrNotFound) {
 			return fmt.Errorf("%w: the data of the image is being staged still", registry.ErrConflict)
 		}
@@ -139,7 +141,10 @@ func (d *DB) beginTask(ctx context.Context, c *change, id string, begin func(*re
 // GetTask implements registry.Tasks.
 func (d *DB) GetTask(ctx context.Context, id string) (*registry.Task, error) {
 	t := new(registry.Task)
-	err := d.read(ctx, fmt.Sprintf("get task %.80q", id), func(tx *sql.Tx) error {
+	err := d.read(ctx, fmt.Sprintf("get task %.80q", id), func(tx txn) error {
+		if !isText(id) {
+			return registry.ErrNotFound
+		}
 		err := tx.QueryRowContext(ctx, "SELECT "+taskColumns+" FROM tasks WHERE id = ? AND (expires_at IS NULL OR expires_at > ?)",
 			id, toMicros(d.now())).Scan(taskDests(t)...)
 		if errors.Is(err, sql.ErrNoRows) {
@@ -171,7 +176,7 @@ func (d *DB) ListTasks(ctx context.Context, q registry.TaskQuery) ([]*registry.T
 		return nil, fmt.Errorf("list tasks: %w", err)
 	}
 	tasks := []*registry.Task{}
-	err = d.read(ctx, "list tasks", func(tx *sql.Tx) error {
+	err = d.read(ctx, "list tasks", func(tx txn) error {
 		w := new(where)
 		w.and("(expires_at IS NULL OR expires_at > ?)", toMicros(d.now()))
 		if q.Marker != "" {

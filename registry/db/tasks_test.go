@@ -1,6 +1,7 @@
 package db
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +47,40 @@ func TestTheSecretOfATaskIsForgottenWhenItEnds(t *testing.T) {
 	}
 	if err := d.Delete(ctx, id, nil); err != nil || secrets() != "" {
 		t.Errorf("%v; secrets %q", err, secrets())
+	}
+}
+
+func TestLowerLimitsDoNotKeepATaskFromItsEnd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "registry.db")
+	d, err := Open(t.Context(), Options{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	img, err := d.Create(ctx, &registry.Image{DiskFormat: "raw", ContainerFormat: "bare", Tags: []string{"a", "b"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	task, err := d.AddTask(ctx, &registry.Task{ImageID: img.ID}, func(img *registry.Image) error { return img.Become(registry.Importing) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if d, err = Open(ctx, Options{Path: path, Limits: registry.Limits{Tags: 1, DiskFormats: []string{"qcow2"}}}); err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if _, err := d.LeaseTask(ctx, "holder", time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	task.Status = registry.TaskFailure
+	if err := d.EndTask(ctx, task, "holder", func(img *registry.Image) error { return img.Become(registry.Queued) }); err != nil {
+		t.Error(err)
+	}
+	if img, err := d.Get(ctx, img.ID); err != nil || img.Status != registry.Queued {
+		t.Errorf("image %+v, %v", img, err)
 	}
 }
 

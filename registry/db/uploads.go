@@ -25,7 +25,7 @@ func (d *DB) Begin(ctx context.Context, id string, loc origin.Location) (*regist
 // begin moves the image to a status in which it waits for the data of loc.
 func (d *DB) begin(ctx context.Context, doing, id string, to registry.Status, loc origin.Location) (next *registry.Image, err error) {
 	err = d.write(ctx, doing, func(c *change) error {
-		old, err := load(ctx, c.Tx, id)
+		old, err := load(ctx, c.txn, id)
 		if err != nil {
 			return err
 		}
@@ -55,11 +55,12 @@ func (d *DB) Finish(ctx context.Context, id string, loc origin.Location, sum ori
 	var next *registry.Image
 	var lost error // the upload is, but the books are right and are kept
 	err := d.write(ctx, doing, func(c *change) error {
+		next, lost = nil, nil
 		ended, err := c.end(ctx, id, loc)
 		if err != nil {
 			return err
 		}
-		old, err := load(ctx, c.Tx, id)
+		old, err := load(ctx, c.txn, id)
 		switch {
 		case errors.Is(err, registry.ErrNotFound):
 			lost = fmt.Errorf("%s: %w", doing, err)
@@ -71,6 +72,7 @@ func (d *DB) Finish(ctx context.Context, id string, loc origin.Location, sum ori
 			return nil
 		case ended == aCopy && old.Status != registry.Importing:
 			return fmt.Errorf("%w: it is a copy that is under way, and no upload", registry.ErrConflict)
+		case ended == nothing && old.Status == registry.Importing && isForeign(loc.URL): // nobody wrote it
 		case ended == nothing:
 			lost = fmt.Errorf("%s: %w: the upload is not under way any more", doing, registry.ErrConflict)
 			return c.orphan(ctx, id, loc, c.at)
@@ -145,8 +147,8 @@ func setSize(img *registry.Image, size int64) {
 func (d *DB) Abort(ctx context.Context, id string, loc origin.Location) error {
 	return d.write(ctx, fmt.Sprintf("abort upload to image %.80q", id), func(c *change) error {
 		var finished bool
-		err := c.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM locations WHERE url = ?)
-			OR EXISTS (SELECT 1 FROM staged WHERE url = ?)`, loc.URL, loc.URL).Scan(&finished)
+		err := c.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM locations WHERE url = ? AND image_id = ?)
+			OR EXISTS (SELECT 1 FROM staged WHERE url = ? AND image_id = ?)`, loc.URL, id, loc.URL, id).Scan(&finished)
 		if err != nil {
 			return err
 		}
@@ -160,7 +162,7 @@ func (d *DB) Abort(ctx context.Context, id string, loc origin.Location) error {
 		if err := c.orphan(ctx, id, loc, c.at); err != nil || ended != anUpload {
 			return err
 		}
-		old, err := load(ctx, c.Tx, id)
+		old, err := load(ctx, c.txn, id)
 		if errors.Is(err, registry.ErrNotFound) {
 			return nil // deleted meanwhile
 		}
@@ -177,20 +179,9 @@ func (d *DB) Abort(ctx context.Context, id string, loc origin.Location) error {
 
 // Unfinished implements registry.Uploads.
 func (d *DB) Unfinished(ctx context.Context) (uploads []registry.Upload, err error) {
-	err = d.read(ctx, "list unfinished uploads", func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, "SELECT image_id, url, validator, is_copy FROM objects WHERE state = 'live' ORDER BY since, url")
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var u registry.Upload
-			if err := rows.Scan(&u.ImageID, &u.Location.URL, &u.Location.Validator, &u.Copy); err != nil {
-				return err
-			}
-			uploads = append(uploads, u)
-		}
-		return rows.Err()
+	err = d.read(ctx, "list unfinished uploads", func(tx txn) error {
+		uploads, err = liveObjects(ctx, tx, "TRUE")
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -200,7 +191,7 @@ func (d *DB) Unfinished(ctx context.Context) (uploads []registry.Upload, err err
 
 // Orphans implements registry.Uploads.
 func (d *DB) Orphans(ctx context.Context, after string, limit int) (locs []origin.Location, err error) {
-	err = d.read(ctx, "list orphans", func(tx *sql.Tx) error {
+	err = d.read(ctx, "list orphans", func(tx txn) error {
 		rows, err := tx.QueryContext(ctx, `SELECT url, validator FROM objects
 			WHERE url > ? AND state = 'dead' AND since <= ? ORDER BY url LIMIT ?`,
 			after, toMicros(d.now()), max(limit, 0))
@@ -237,20 +228,20 @@ func (c *change) start(ctx context.Context, id string, loc origin.Location, isCo
 	if loc.URL == "" {
 		return fmt.Errorf("%w: location without a URL", registry.ErrInvalid)
 	}
-	known, err := knows(ctx, c.Tx, loc.URL)
+	known, err := knows(ctx, c.txn, loc.URL)
 	if err != nil {
 		return err
 	}
 	if known {
 		return fmt.Errorf("%w: the location is in use", registry.ErrConflict)
 	}
-	_, err = c.ExecContext(ctx, "INSERT INTO objects (url, validator, image_id, state, since, is_copy) VALUES (?, ?, ?, 'live', ?, ?)",
-		loc.URL, loc.Validator, id, toMicros(c.at), isCopy)
+	_, err = c.ExecContext(ctx, "INSERT INTO objects (url, validator, image_id, state, since, is_copy, process) VALUES (?, ?, ?, 'live', ?, ?, ?)",
+		loc.URL, loc.Validator, id, toMicros(c.at), isCopy, c.process)
 	return err
 }
 
 // knows reports whether url is in the books.
-func knows(ctx context.Context, tx *sql.Tx, url string) (known bool, err error) {
+func knows(ctx context.Context, tx txn, url string) (known bool, err error) {
 	err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM objects WHERE url = ?)
 		OR EXISTS (SELECT 1 FROM locations WHERE url = ?)
 		OR EXISTS (SELECT 1 FROM staged WHERE url = ?)`, url, url, url).Scan(&known)

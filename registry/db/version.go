@@ -6,46 +6,27 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strconv"
-	"strings"
 )
 
-// Version returns the version of the tables in the database at path, and that of the
-// tables that this program makes. It changes nothing, and may look beside a server.
-// A database that is not there has version 0.
-func Version(ctx context.Context, path string) (has, makes int64, err error) {
+// Version returns the version of the tables in a database, and that of the tables that
+// this program makes. It changes nothing, and may look beside a server. A database
+// without tables has version 0, and so has a file that is not there.
+func Version(ctx context.Context, o Options) (has, makes int64, err error) {
 	if makes, err = latestMigration(); err != nil {
 		return 0, 0, err
 	}
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return 0, makes, nil
+	if o.URL == "" {
+		if _, err := os.Stat(o.Path); errors.Is(err, fs.ErrNotExist) {
+			return 0, makes, nil
+		}
 	}
-	writer, reader, err := openSQLite(path)
-	if err != nil {
-		return 0, makes, fmt.Errorf("open registry database %s: %w", path, err)
+	d := &DB{name: o.Database()}
+	if err := d.connect(o); err != nil {
+		return 0, makes, fmt.Errorf("open registry database %s: %w", d.name, err)
 	}
-	defer func() { err = errors.Join(err, reader.Close(), writer.Close()) }()
-	err = reader.QueryRowContext(ctx, "SELECT max(version_id) FROM goose_db_version WHERE is_applied").Scan(&has)
-	if err != nil {
-		return 0, makes, fmt.Errorf("registry database %s: it is not the registry of a server, or it cannot be read: %w", path, err)
+	defer func() { err = errors.Join(err, d.Close()) }()
+	if has, err = d.dialect.version(ctx, d.reader); err != nil {
+		return 0, makes, fmt.Errorf("registry database %s: it is not the registry of a server, or it cannot be read: %w", d.name, err)
 	}
 	return has, makes, nil
-}
-
-// latestMigration returns the version that the last of the migrations makes.
-func latestMigration() (int64, error) {
-	entries, err := fs.ReadDir(migrations, "migrations")
-	if err != nil {
-		return 0, err
-	}
-	var last int64
-	for _, e := range entries {
-		number, _, _ := strings.Cut(e.Name(), "_")
-		n, err := strconv.ParseInt(number, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("migration %s has no number", e.Name())
-		}
-		last = max(last, n)
-	}
-	return last, nil
 }

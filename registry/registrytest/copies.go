@@ -3,6 +3,7 @@ package registrytest
 import (
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 
 	"nearsight/origin"
@@ -125,6 +126,21 @@ func copyTests() []test {
 			}
 			s.wantOrphans()
 		}},
+		{"what is not ours may be copied for many images at a time, and is not noted", func(s *suite) {
+			s.add(s.create(draft("registered")).ID, web(1), 4, nil)
+			for range 2 {
+				id := s.upload(draft("x"), place(int(s.revision())), "data").ID
+				s.unchanged(id, func() { s.copy(id, web(1)) })
+				s.unchanged(id, func() { s.abort(id, web(1)) })
+				s.copy(id, web(1))
+				s.add(id, web(1), 4, nil)
+				s.unchanged(id, func() { s.wantErr(s.Locations.BeginCopy(s.Context(), id, web(1)), registry.ErrConflict) })
+			}
+			if len(s.unfinished()) != 0 {
+				s.Error("something is under way")
+			}
+			s.wantOrphans()
+		}},
 		{"a copy is no upload, and an upload no copy", func(s *suite) {
 			active := s.upload(draft("x"), place(1), "data").ID
 			s.copy(active, place(2))
@@ -226,6 +242,36 @@ func hashTests() []test {
 			}
 			s.noManifest(summary("other"))
 			s.hashed(img.ID, recorded, summary("data"))
+		}},
+		{"hashes that were said and are not the data's are a conflict", func(s *suite) {
+			data := summary("data")
+			other := summary("other")
+			for _, tt := range []struct {
+				checksum, algo, value string
+				ok                    bool
+			}{
+				{data.MD5, "sha512", data.SHA512, true},
+				{strings.ToUpper(data.MD5), "", "", true},
+				{"", "md5", data.MD5, true},
+				{"", "sha256", "of which nothing is known", true},
+				{other.MD5, "sha512", data.SHA512, false},
+				{data.MD5, "sha512", other.SHA512, false},
+				{other.MD5, "", "", false},
+				{"", "md5", other.MD5, false},
+			} {
+				id := s.add(s.create(draft("x")).ID, web(1), 4, nil).ID
+				s.update(id, func(i *registry.Image) { i.Checksum, i.HashAlgo, i.HashValue = tt.checksum, tt.algo, tt.value })
+				if tt.ok {
+					if got := s.hashed(id, web(1), data); got.Checksum != data.MD5 || got.HashAlgo != "sha512" || got.HashValue != data.SHA512 {
+						s.Errorf("%+v: image %+v", tt, got)
+					}
+					continue
+				}
+				s.unchanged(id, func() {
+					_, err := s.Locations.Hashed(s.Context(), id, web(1), data)
+					s.wantErr(err, registry.ErrConflict)
+				})
+			}
 		}},
 		{"the location may go meanwhile", func(s *suite) {
 			img := s.add(s.create(draft("x")).ID, web(1), 4, nil)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"nearsight/registry"
 )
@@ -41,9 +42,18 @@ func eventTests() []test {
 				s.Fatalf("revision %d, events %v", s.revision(), got)
 			}
 			for i := range want {
-				if got[i] != want[i] {
+				if timeless(got[i]) != want[i] {
 					s.Errorf("event %v, want %v", got[i], want[i])
 				}
+			}
+		}},
+		{"an event has the time of its change", func(s *suite) {
+			img := s.create(draft("x"))
+			s.Pass(time.Hour)
+			next := s.update(img.ID, func(i *registry.Image) { i.MinRAM = 1 })
+			events := s.history()
+			if len(events) != 2 || events[0].At != img.UpdatedAt || events[1].At != next.UpdatedAt {
+				s.Errorf("events %v, want the times %v and %v", events, img.UpdatedAt, next.UpdatedAt)
 			}
 		}},
 		{"Since returns what comes after, up to the limit", func(s *suite) {
@@ -178,6 +188,12 @@ func eventTests() []test {
 			}
 		}},
 	}
+}
+
+// timeless returns the event without its time.
+func timeless(e registry.Event) registry.Event {
+	e.At = time.Time{}
+	return e
 }
 
 // oneLife makes nine changes, one of them the deletion of another image.

@@ -28,6 +28,34 @@ func leaseTests() []test {
 			}
 			s.noLease(holder)
 		}},
+		{"what is said of a task is a text, whatever an error was made of", func(s *suite) {
+			asked := work("")
+			asked.Message = "a\x00\xff"
+			id := s.addTask(asked, nil).ID
+			want := func(message string) {
+				s.Helper()
+				if got := s.task(id).Message; got != message {
+					s.Errorf("message %q, want %q", got, message)
+				}
+			}
+			want("a\uFFFD\uFFFD")
+			s.lease(holder, time.Minute)
+			if err := s.Tasks.RenewTask(s.Context(), id, holder, time.Minute, "\x00b", nil); err != nil {
+				s.Error(err)
+			}
+			want("\uFFFDb")
+			end := &registry.Task{ID: id, Status: registry.TaskFailure, Message: "c\xff"}
+			if err := s.Tasks.EndTask(s.Context(), end, holder, nil); err != nil {
+				s.Error(err)
+			}
+			want("c\uFFFD")
+			_, err := s.Tasks.AddTask(s.Context(), &registry.Task{Input: json.RawMessage("{\"k\":\"\xff\"}")}, nil)
+			s.wantErr(err, registry.ErrInvalid)
+			for _, id := range []string{"", "\x00", "\xff"} {
+				_, err := s.Tasks.GetTask(s.Context(), id)
+				s.wantErr(err, registry.ErrNotFound)
+			}
+		}},
 		{"nobody leases without a name", func(s *suite) {
 			s.addTask(work(""), nil)
 			_, err := s.Tasks.LeaseTask(s.Context(), "", time.Minute)

@@ -51,7 +51,7 @@ func (s *suite) wantEvent(img *registry.Image, kind registry.EventKind) {
 	s.Helper()
 	events := s.history()
 	want := registry.Event{Revision: img.Revision, ImageID: img.ID, Kind: kind}
-	if got := events[len(events)-1]; got != want || got.Revision != s.revision() {
+	if got := timeless(events[len(events)-1]); got != want || got.Revision != s.revision() {
 		s.Errorf("latest event %+v, want %+v", got, want)
 	}
 }

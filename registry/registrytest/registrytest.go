@@ -31,6 +31,9 @@ type Stack struct {
 	Tasks     registry.Tasks
 	Stages    registry.Stages
 	Usages    registry.Usages
+	// Pruner and Edges may be nil: what needs them is not checked then.
+	Pruner registry.Pruner
+	Edges  registry.Edges
 	// Pass makes the registry's time go on.
 	Pass func(time.Duration)
 }
@@ -54,6 +57,8 @@ func TestImages(t *testing.T, open func(t *testing.T) Stack) {
 		{"books", booksTests()},
 		{"list", listTests()},
 		{"events", eventTests()},
+		{"pruned events", pruneTests()},
+		{"edges", edgeTests()},
 		{"status", statusTests()},
 		{"members", memberTests()},
 		{"visibility", visibilityTests()},
@@ -264,7 +269,7 @@ func (s *suite) wantErr(err, want error) {
 	}
 	for _, other := range []error{
 		registry.ErrNotFound, registry.ErrInvalid, registry.ErrForbidden,
-		registry.ErrConflict, registry.ErrTooLarge, registry.ErrUnavailable,
+		registry.ErrConflict, registry.ErrTooLarge, registry.ErrUnavailable, registry.ErrTooOld,
 	} {
 		if other != want && errors.Is(err, other) {
 			s.Errorf("error %q wraps %q too", err, other)

@@ -292,6 +292,22 @@ func importTests() []test {
 			})
 			s.wantOrphans(place(1))
 		}},
+		{"what lies at a URL of others makes any importing image active, and needs no note", func(s *suite) {
+			s.add(s.create(draft("registered")).ID, web(1), 4, nil)
+			for range 2 {
+				id := s.create(draft("x")).ID
+				_, err := s.Uploads.Finish(s.Context(), id, web(1), summary("data"))
+				s.wantErr(err, registry.ErrConflict) // queued
+				s.importing(id)
+				got := s.finish(id, web(1), summary("data"))
+				if got.Status != registry.Active || !slices.Equal(got.Locations, []origin.Location{web(1)}) || got.Digest != summary("data").Digest {
+					s.Errorf("image %+v", got)
+				}
+				s.wantEvent(got, registry.EventData)
+				s.unchanged(id, func() { s.finish(id, web(1), summary("data")) })
+			}
+			s.wantOrphans()
+		}},
 		{"staged data that was not adopted becomes an orphan when the image is active", func(s *suite) {
 			for n, data := range []string{"data", "other"} {
 				id := s.stage(draft("x"), place(10+n), "data").ID
