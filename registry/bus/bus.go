@@ -1,4 +1,5 @@
-// Package bus delivers events within one process.
+// Package bus delivers events: within one process, and from process to process
+// through a stream of Redis. The log stays the truth; this is a matter of speed.
 package bus
 
 import (

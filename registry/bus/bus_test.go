@@ -12,7 +12,10 @@ import (
 	"nearsight/registry/bus"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	bus.Quiet()
+	goleak.VerifyTestMain(m)
+}
 
 // A memoryLog is a log whose events and errors the test chooses.
 type memoryLog struct {
