@@ -48,6 +48,9 @@ func (a *API) identify(w http.ResponseWriter, r *http.Request) *http.Request {
 	if image, ok := signedFor(r); ok {
 		return a.identifySigned(w, r, image)
 	}
+	if node := a.nodeOf(r); node != nil {
+		return r.WithContext(registry.WithCaller(ctx, node))
+	}
 	if a.identity == nil {
 		return r.WithContext(registry.WithCaller(ctx, a.everybody))
 	}

@@ -196,6 +196,30 @@ func FuzzDigests(f *testing.F) {
 	})
 }
 
+// A refused upload leaves the image queued.
+func FuzzUploadFields(f *testing.F) {
+	for _, seed := range [][5]string{
+		{"application/octet-stream", "", "", "", ""},
+		{"application/octet-stream;x", "4", "sha-256=:AA==:", "main", "\"x\""},
+		{"Application/Octet-Stream", "-0", "md5=:AA==:", "tape", "*"},
+		{"", "99999999999999999999", ",", "\x00", "W/\"\""},
+	} {
+		f.Add(seed[0], seed[1], seed[2], seed[3], seed[4])
+	}
+	g := newImportRig(f)
+	f.Fuzz(func(t *testing.T, kind, size, digest, store, match string) {
+		g.TB = t
+		id := g.create(formats)
+		for _, line := range []string{"PUT /v2/images/" + id + "/stage", "PUT /v2/images/" + id + "/file"} {
+			w := g.do(line, "data", "Content-Type: "+kind, "X-Openstack-Image-Size: "+size, "Repr-Digest: "+digest, "X-Image-Meta-Store: "+store, "If-None-Match: "+match)
+			g.neverFails(w)
+			if status := g.get(id).Status; w.Code >= 400 && status != registry.Queued && status != registry.Uploading {
+				t.Errorf("%s: status %d, image is %s", line, w.Code, status)
+			}
+		}
+	})
+}
+
 func FuzzEntityTags(f *testing.F) {
 	f.Add(`"m-1"`, true)
 	f.Add(`W/"m-1", "a,b"`, false)

@@ -14,6 +14,10 @@ import (
 	"nearsight/registry/task"
 )
 
+// maxImport bounds the body of an import, in bytes: it is kept with the task, and a
+// thousand tasks are shown at once. It has room for a URL of maxURL and many stores.
+const maxImport = 16 << 10
+
 // Imports says what can be imported, and who does it. The zero Imports: nothing.
 type Imports struct {
 	// Tasks keeps the books of the work, which a task.Runner does. nil means that
@@ -102,6 +106,9 @@ func (a *API) startImport(w http.ResponseWriter, r *http.Request, id string) err
 	if err != nil {
 		return err
 	}
+	if len(body) > maxImport {
+		return refuse(http.StatusRequestEntityTooLarge, "the body of an import is larger than %d bytes", maxImport)
+	}
 	wanted, err := a.parseImport(body)
 	if err != nil {
 		return err
@@ -116,8 +123,12 @@ func (a *API) beginImport(w http.ResponseWriter, r *http.Request, id string, bod
 	if err != nil {
 		return err
 	}
-	if err := a.quotas.ForImport(ctx, ownerOf(img), wanted.knownSize(img), wanted.downloads()); err != nil {
-		return err
+	may := func(img *registry.Image) error { return registry.CallerOf(ctx).May(wanted.action(), img) }
+	denied := may(img)
+	if denied == nil { // else what the project has is not for the caller to know
+		if err := a.quotas.ForImport(ctx, ownerOf(img), wanted.knownSize(img), wanted.downloads()); err != nil {
+			return err
+		}
 	}
 	if err := wanted.fits(img); err != nil {
 		return err
@@ -125,9 +136,8 @@ func (a *API) beginImport(w http.ResponseWriter, r *http.Request, id string, bod
 	if err := a.checkMethod(wanted); err != nil {
 		return err
 	}
-	may := func(img *registry.Image) error { return registry.CallerOf(ctx).May(wanted.action(), img) }
-	if err := may(img); err != nil {
-		return err
+	if denied != nil {
+		return denied
 	}
 	if img.Properties[task.TaskProperty] != "" {
 		return refuse(http.StatusConflict, "another import of the image is under way")
@@ -384,7 +394,7 @@ func (a *API) storeOf(r *http.Request) (origin.WriteStore, error) {
 	s, err := a.places.stores.Writer(name)
 	if err != nil {
 		if a.knows(name) {
-			return nil, refuse(http.StatusBadRequest, "store %.80q is read-only", name)
+			return nil, refuse(http.StatusGone, "store %.80q is read-only", name)
 		}
 		return nil, refuse(http.StatusBadRequest, "%s", explain(err, origin.ErrLocation)) // it lists those that there are
 	}

@@ -87,6 +87,8 @@ func TestCopiesToOtherStores(t *testing.T) {
 		{"a method without a name", `{"method":{}}`, "", 400, ""},
 		{"a method that there is not", `{"method":{"name":"conjure"}}`, "", 400, ""},
 		{"nothing", ``, "", 400, ""},
+		{"as long as may be", `{` + method + `,"stores":["slow"],"x":"` + strings.Repeat("x", maxImport-57) + `"}`, "", 202, "slow"},
+		{"longer than a task shall keep", `{` + method + `,"stores":["slow"],"x":"` + strings.Repeat("x", maxImport-56) + `"}`, "", 413, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			g := newImportRig(t)

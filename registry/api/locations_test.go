@@ -534,7 +534,7 @@ func TestUploadsGoToTheStoreThatIsNamed(t *testing.T) {
 		{"the default", "X-Image-Meta-Store: main", "main", 204, ""},
 		{"another", "x-image-meta-store: slow", "slow", 204, ""},
 		{"an unknown one", "X-Image-Meta-Store: tape", "", 400, "no store is called \"tape\"; there are: slow, main, web"},
-		{"one that takes no data", "X-Image-Meta-Store: web", "", 400, "read-only"},
+		{"one that takes no data", "X-Image-Meta-Store: web", "", 410, "read-only"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			g := newLocationRig(t, func(o *Options) {

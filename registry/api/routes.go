@@ -91,6 +91,8 @@ type Options struct {
 	// URLKeys sign and verify signed URLs for image data. nil means that there are
 	// none.
 	URLKeys *identity.URLKeys
+	// Nodes says which other servers are nodes of the same registry, and what they get.
+	Nodes Nodes
 	// CacheCalls says that the calls about the cache are answered here too, by
 	// package proxy: versions tell of it.
 	CacheCalls bool
@@ -143,6 +145,7 @@ type API struct {
 	anonymous           bool
 	everybody, stranger *registry.Caller
 	old                 bool // the API of 2011 is there too
+	nodes               nodes
 
 	uploading              chan struct{} // has one element for each upload under way
 	maxImageSize           int64         // negative: unlimited
@@ -234,6 +237,7 @@ func New(o Options) *API {
 	if a.log == nil {
 		a.log = slog.Default()
 	}
+	a.openNodes(o.Nodes)
 	a.versions = versions(features{
 		stores:    a.places.several,
 		imports:   len(a.importMethods()) > 0,
@@ -275,6 +279,7 @@ func (a *API) Register(r *gin.Engine) {
 	a.registerMembers(image)
 	a.registerMetadefs(r)
 	a.registerSigned(r)
+	a.registerNodes(r)
 
 	get(r, "/v2/info/import", a.listImportMethods)
 	get(r, "/v2/info/stores", a.listStores)

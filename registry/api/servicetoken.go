@@ -9,15 +9,15 @@ import (
 	"nearsight/registry/identity"
 )
 
-// serviceTokenHeader names the field in which a service that makes a request for a
+// ServiceTokenHeader names the field in which a service that makes a request for a
 // user sends its own token beside the user's.
-const serviceTokenHeader = "X-Service-Token"
+const ServiceTokenHeader = "X-Service-Token"
 
 // withService returns caller, with the role service besides if the request brings the
 // token of one that has it. It fails with identity.ErrUnknown for a token that nobody
 // knows: whoever sends one means it.
 func (a *API) withService(ctx context.Context, h http.Header, caller *registry.Caller) (*registry.Caller, error) {
-	lines := h[serviceTokenHeader]
+	lines := h[ServiceTokenHeader]
 	if len(lines) == 0 || len(lines) == 1 && lines[0] == "" {
 		return caller, nil
 	}
@@ -35,7 +35,7 @@ func (a *API) withService(ctx context.Context, h http.Header, caller *registry.C
 
 // authURL returns where callers get tokens, for a challenge.
 func (a *API) authURL(r *http.Request) string {
-	if c, ok := a.identity.(identity.Challenger); ok {
+	if c, ok := a.nodes.tokens.(identity.Challenger); ok {
 		return c.AuthURL()
 	}
 	return a.base(r)

@@ -2,11 +2,16 @@ package api
 
 import (
 	"context"
+	"strconv"
 
 	"github.com/gin-gonic/gin"
 
 	"nearsight/registry"
 )
+
+// ImageRevisionHeader names the field with the revision of the record that an answer
+// shows: an edge by which it goes believes no earlier one afterwards.
+const ImageRevisionHeader = "Nearsight-Image-Revision"
 
 // show answers GET and HEAD of an image record.
 func (a *API) show(c *gin.Context) {
@@ -20,6 +25,7 @@ func (a *API) show(c *gin.Context) {
 		a.fail(c, err)
 		return
 	}
+	c.Writer.Header()[ImageRevisionHeader] = []string{strconv.FormatInt(img.Revision, 10)}
 	a.writeDocument(c, a.imageDocument(registry.CallerOf(r.Context()), img))
 }
 

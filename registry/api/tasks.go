@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -252,7 +253,8 @@ func (a *API) startDownload(w http.ResponseWriter, r *http.Request) (*registry.T
 	}
 	t := a.newTask(w, r, registry.TaskImport, img.ID, wanted)
 	if err := a.addTask(ctx, t, task.Announce(t, a.defaultTargets())); err != nil {
-		return nil, err
+		// Nobody would ever bring data to the image, nor know of it.
+		return nil, errors.Join(err, a.images.Delete(context.WithoutCancel(ctx), img.ID, nil))
 	}
 	return a.imports.Tasks.GetTask(ctx, t.ID)
 }

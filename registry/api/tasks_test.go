@@ -134,6 +134,37 @@ func TestMakingATask(t *testing.T) {
 	}
 }
 
+// An image for which no task could be noted is not left behind.
+func TestATaskThatCannotBeMadeLeavesNoImage(t *testing.T) {
+	for _, done := range []bool{false, true} {
+		g := newImportRig(t, func(o *Options) { o.Imports.Tasks = brokenTasks{o.Imports.Tasks, done} })
+		g.want(503, "POST /v2/tasks", makeTask)
+		images, err := g.db.List(context.Background(), registry.Query{Limit: 9})
+		if err != nil || len(images) != 0 {
+			t.Errorf("%d images, %v", len(images), err)
+		}
+		tasks, err := g.db.ListTasks(context.Background(), registry.TaskQuery{Limit: 9})
+		if err != nil || done && (len(tasks) != 1 || tasks[0].Status != registry.TaskFailure) || !done && len(tasks) != 0 {
+			t.Errorf("tasks %v, %v", tasks, err)
+		}
+	}
+}
+
+// brokenTasks fail to be added, although they may have been.
+type brokenTasks struct {
+	registry.Tasks
+	done bool
+}
+
+func (b brokenTasks) AddTask(ctx context.Context, t *registry.Task, begin func(*registry.Image) error) (*registry.Task, error) {
+	if b.done {
+		if _, err := b.Tasks.AddTask(ctx, t, begin); err != nil {
+			return nil, err
+		}
+	}
+	return nil, registry.ErrUnavailable
+}
+
 func TestTheListOfTasks(t *testing.T) {
 	g := newImportRig(t)
 	for range 3 {
@@ -179,4 +210,25 @@ func TestTheListOfTasks(t *testing.T) {
 	g.as(&registry.Caller{Project: "p", Roles: []string{"member"}})
 	g.want(403, "GET /v2/tasks", "")
 	g.want(403, "GET /v2/tasks/"+id, "")
+}
+
+func FuzzListTasks(f *testing.F) {
+	for _, seed := range []string{
+		"", "status=pending", "limit=2&sort_key=id&sort_dir=asc", "marker=" + absent, "limit=99999999999999999999", "type=import&type=export",
+		"sort_key=expires_at&marker=x", "%zz", "limit=%31", "&&=&", "marker=%00",
+	} {
+		f.Add(seed)
+	}
+	g := newImportRig(f)
+	for range 2 {
+		g.want(201, "POST /v2/tasks", makeTask)
+	}
+	f.Fuzz(func(t *testing.T, query string) {
+		g.TB = t
+		r := httptest.NewRequest("GET", "/v2/tasks", nil)
+		r.URL.RawQuery = query
+		w := httptest.NewRecorder()
+		g.ServeHTTP(w, r)
+		g.neverFails(w)
+	})
 }

@@ -97,6 +97,21 @@ func TestQuotas(t *testing.T) {
 	}
 }
 
+// Who may not change an image does not learn what its project has.
+func TestQuotasAreNobodyElsesBusiness(t *testing.T) {
+	g := quotaRig(t, registry.Quotas{Size: 4})
+	g.create(`"id":"` + id1 + `","visibility":"community",` + formats)
+	g.chunked("PUT /v2/images/"+id1+"/file", "hello", octets)
+	g.create(`"id":"` + id2 + `","visibility":"community",` + formats)
+	const web = `{"method":{"name":"web-download","uri":"http://example.org/x"}}`
+	for project, status := range map[string]int{"p": 413, "q": 403} {
+		g.as(&registry.Caller{Project: project, Roles: []string{"member"}})
+		if w := g.want(status, "POST /v2/images/"+id2+"/import", web); strings.Contains(w.Body.String(), "bytes") != (project == "p") {
+			t.Errorf("project %s: %s", project, w.Body)
+		}
+	}
+}
+
 // A body that does not say its length is cut where there is no room any more.
 func TestTheStorageQuotaCutsABody(t *testing.T) {
 	g := quotaRig(t, registry.Quotas{Storage: 999})

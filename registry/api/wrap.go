@@ -31,9 +31,10 @@ const (
 // away.
 func (a *API) Wrap(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if len(r.TransferEncoding) > 0 {
-			// net/http drops a Content-Length that came beside it; what a proxy
-			// in front made of the two is unknown (RFC 9112, section 6.1).
+		if len(r.TransferEncoding) > 0 || !r.ProtoAtLeast(1, 1) && r.ContentLength != 0 {
+			// net/http drops a Content-Length that came beside it, and in
+			// HTTP/1.0 the coding; what a proxy in front made of the two is
+			// unknown (RFC 9112, section 6.1).
 			w.Header().Set("Connection", "close")
 		}
 		if r.ContentLength == 0 {

@@ -44,6 +44,7 @@ type CacheStats struct {
 	MissBytes      int64 `json:"miss_bytes"`      // sent after waiting for one
 	ZeroBytes      int64 `json:"zero_bytes"`      // of HitBytes: known to be zeros
 	FilledBytes    int64 `json:"filled_bytes"`    // received from origins
+	OverreadBytes  int64 `json:"overread_bytes"`  // besides: zeros that were read over, which took fewer requests
 	VerifiedChunks int64 `json:"verified_chunks"` // found right, from origin or disk
 	DamagedChunks  int64 `json:"damaged_chunks"`  // found wrong on disk
 	CorruptChunks  int64 `json:"corrupt_chunks"`  // found wrong when they came from the origin

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -20,6 +21,9 @@ type Range struct {
 	// ETag, if not empty, is the version that the bytes must belong to, in
 	// the form of an ETag field.
 	ETag string
+	// Prefer names stores, in the order in which what is not cached is read from
+	// them. ErrInvalid if the server has none such.
+	Prefer []string
 }
 
 // Download returns bytes of the image id. Of the object, Info.Validator is the
@@ -38,7 +42,11 @@ func (c *Client) Download(ctx context.Context, id string, r Range) (*origin.Obje
 	if r.Offset < 0 || r.Length < 0 {
 		return nil, fmt.Errorf("download: %w: %d bytes from offset %d", registry.ErrInvalid, r.Length, r.Offset)
 	}
-	req, err := c.request(ctx, http.MethodGet, imagePath(id)+"/file", nil)
+	query := url.Values{}
+	if len(r.Prefer) > 0 {
+		query.Set("prefer", strings.Join(r.Prefer, ","))
+	}
+	req, err := c.request(ctx, http.MethodGet, withQuery(imagePath(id)+"/file", query.Encode()), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 
@@ -207,12 +208,37 @@ func TestDownloadThatIsCut(t *testing.T) {
 	}
 }
 
+func TestDownloadsPreferStores(t *testing.T) {
+	f := &fakeImage{}
+	f.setData(randomBytes(1000))
+	f.record = recordOf(f.data)
+	var mu sync.Mutex
+	var queries []string
+	c := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		queries = append(queries, r.URL.RawQuery)
+		mu.Unlock()
+		f.ServeHTTP(w, r)
+	}))
+	c.piece = 500
+	opt := SaveOptions{Prefer: []string{"disks", "c&ph"}, Parallel: 2}
+	if err := c.Copy(t.Context(), f.record, io.Discard, opt); err != nil {
+		t.Error(err)
+	}
+	if err := c.Copy(t.Context(), f.record, io.Discard, SaveOptions{}); err != nil {
+		t.Error(err)
+	}
+	if want := []string{"prefer=disks%2Cc%26ph", "prefer=disks%2Cc%26ph", ""}; !slices.Equal(queries, want) {
+		t.Errorf("queries %q, want %q", queries, want)
+	}
+}
+
 func TestCacheAdministration(t *testing.T) {
 	const entry = `{"digest":"d","size":10,"zero":-1,"stored":4096,"verified":5,"pinned":true,"local":false,"last_used":null,"images":[{"id":"i","name":null}]}`
 	answers := map[string]string{
 		"/nearsight/cache":                  `{"entries":[` + entry + `,` + strings.Replace(entry, "null", `"2026-01-02T03:04:05Z"`, 1) + `]}`,
 		"/nearsight/cache/images/" + testID: entry,
-		"/nearsight/cache/stats":            `{"budget":1,"used":2,"entries":3,"hit_bytes":4,"write_errors":5}`,
+		"/nearsight/cache/stats":            `{"budget":1,"used":2,"entries":3,"hit_bytes":4,"overread_bytes":6,"write_errors":5}`,
 	}
 	c := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, answers[r.URL.Path]) }))
 	list, err := c.Cache(t.Context())
@@ -224,7 +250,7 @@ func TestCacheAdministration(t *testing.T) {
 		t.Errorf("CacheEntry: %+v, %v", one, err)
 	}
 	stats, err := c.CacheStats(t.Context())
-	if want := (CacheStats{Budget: 1, Used: 2, Entries: 3, HitBytes: 4, WriteErrors: 5}); err != nil || stats != want {
+	if want := (CacheStats{Budget: 1, Used: 2, Entries: 3, HitBytes: 4, OverreadBytes: 6, WriteErrors: 5}); err != nil || stats != want {
 		t.Errorf("CacheStats: %+v, %v", stats, err)
 	}
 }

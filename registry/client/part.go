@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,7 +63,9 @@ func openPart(target string) (*part, error) {
 }
 
 // lockPart locks f and reports whether its name still means it: whoever held
-// the lock may have finished, and then f is the target.
+// the lock may have finished, and then f is the target. It may be the target too
+// while it still has its name, if a process was killed in renameNew; then the name
+// goes away, so that nothing is written into what is finished.
 func lockPart(f *os.File) (same bool, err error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -78,10 +81,16 @@ func lockPart(f *os.File) (same bool, err error) {
 		return false, fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
 	named, err := os.Lstat(f.Name())
-	if errors.Is(err, os.ErrNotExist) {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
 		return false, nil
+	case err != nil || !os.SameFile(info, named):
+		return false, err
 	}
-	return err == nil && os.SameFile(info, named), err
+	if st, ok := named.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
+		return false, os.Remove(f.Name())
+	}
+	return true, nil
 }
 
 // version returns what setVersion noted, or the zero value: then nothing is

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"nearsight/registry"
 )
 
 func TestSaveLeavesHoles(t *testing.T) {
@@ -126,6 +128,27 @@ func TestAPartialFileThatBecameTheTargetIsNotTaken(t *testing.T) {
 	if same, err := lockPart(f); same || err != nil {
 		t.Errorf("lockPart = %v, %v; want false", same, err)
 	}
+}
+
+// A process that is killed between the two steps of renameNew leaves the file with
+// both names.
+func TestAFinishedFileThatIsStillCalledPartIsNotWritten(t *testing.T) {
+	first, c := newFakeImage(t, randomBytes(1000))
+	path := filepath.Join(t.TempDir(), "disk.raw")
+	wantSaved(t, path, first.data, c.Save(t.Context(), first.record, path, quick), nil)
+	if err := os.Link(path, path+partSuffix); err != nil {
+		t.Fatal(err)
+	}
+	other, c := newFakeImage(t, []byte("other data"), cutAfter(3), answer(404))
+	opt := quick
+	opt.Overwrite = true
+	if err := c.Save(t.Context(), other.record, path, opt); !errors.Is(err, registry.ErrNotFound) {
+		t.Errorf("error %v, want that of the server", err)
+	}
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, first.data) {
+		t.Errorf("the file has %d bytes, %v; want those from before", len(got), err)
+	}
+	wantSaved(t, path, other.data, c.Save(t.Context(), other.record, path, opt), nil)
 }
 
 func TestAPartThatCannotBeWrittenKeepsWhatItHas(t *testing.T) {

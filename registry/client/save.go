@@ -36,6 +36,8 @@ type SaveOptions struct {
 	// megabytes of it that are kept in memory until it is their turn. 0 means one,
 	// which brings all in one stream. A server that has no ranges is left at that.
 	Parallel int
+	// Prefer names stores, see Range.
+	Prefer []string
 	// Stall is how long a connection may bring nothing before it counts as
 	// broken, 0 means a minute.
 	Stall time.Duration
@@ -291,6 +293,7 @@ func (t *transfer) watched(ctx context.Context) (context.Context, *time.Timer, f
 
 // open asks for bytes of an image of t.size.
 func (t *transfer) open(ctx context.Context, r Range) (*origin.Object, error) {
+	r.Prefer = t.opt.Prefer
 	obj, err := t.c.Download(ctx, t.img.ID, r)
 	if err != nil {
 		return nil, err

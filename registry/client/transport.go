@@ -25,7 +25,7 @@ func newHTTP(opt Options) (*http.Client, error) {
 		*h = *opt.HTTP
 	} else {
 		t := newTransport()
-		conf, err := tlsConfig(opt)
+		conf, err := opt.TLS()
 		if err != nil {
 			return nil, err
 		}
@@ -67,8 +67,9 @@ func newTransport() *http.Transport {
 	}
 }
 
-// tlsConfig returns nil where the defaults do.
-func tlsConfig(opt Options) (*tls.Config, error) {
+// TLS returns what CAFile, CertFile, KeyFile and Insecure describe, for those who
+// connect to something else with the same, and nil where the defaults do.
+func (opt Options) TLS() (*tls.Config, error) {
 	if opt.CAFile == "" && opt.CertFile == "" && opt.KeyFile == "" && !opt.Insecure {
 		return nil, nil
 	}

@@ -245,7 +245,7 @@ func (v *V1) sendImage(ctx context.Context, method, path string, header http.Hea
 		return nil, fmt.Errorf("upload: %w", err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return nil, v.c.transportError(ctx, err)
 	}

@@ -166,6 +166,15 @@ func TestV1Calls(t *testing.T) {
 	}
 }
 
+func TestV1TakesLargeRecords(t *testing.T) {
+	note := strings.Repeat("x", 100<<10)
+	c, _ := record(t, 200, `{"image":{"id":"7","properties":{"note":"`+note+`"}}}`)
+	img, err := v1Client(c).AddImage(t.Context(), nil, strings.NewReader("hello"))
+	if err != nil || img.Properties["note"] != note {
+		t.Errorf("%v; want the record that the server sent", err)
+	}
+}
+
 func TestV1ErrorsAreTyped(t *testing.T) {
 	for status, want := range map[int]error{
 		400: registry.ErrInvalid, 401: ErrUnauthorized, 403: registry.ErrForbidden, 404: registry.ErrNotFound,

@@ -159,9 +159,16 @@ func readFile(path string) ([]Token, version, error) {
 
 // Edit replaces the tokens of a file by what change makes of them. The file is made
 // if it is missing; readers see the old version or the new one, and nobody else edits
-// meanwhile. It keeps its owner, and its mode, which is 0600 for a new one. If change
-// fails the file stays, and the error is returned as it is.
+// meanwhile. It keeps its owner, and its mode, which is 0600 for a new one; of a link
+// the file that it leads to is replaced. If change fails the file stays, and the error is
+// returned as it is.
 func Edit(path string, change func([]Token) ([]Token, error)) error {
+	switch file, err := filepath.EvalSymlinks(path); {
+	case err == nil:
+		path = file
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("write tokens: %w", err)
+	}
 	unlock, err := lock(filepath.Dir(path))
 	if err != nil {
 		return err
@@ -210,7 +217,8 @@ func lock(dir string) (unlock func() error, err error) {
 	return d.Close, nil
 }
 
-// replace writes a file in one step.
+// replace writes a file in one step, and returns when it is durable: else a token that
+// was removed might be there again after a crash.
 func replace(path string, text []byte) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600
 	if err != nil {
@@ -234,7 +242,18 @@ func replace(path string, text []byte) (err error) {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := dir.Sync(); err != nil && !errors.Is(err, unix.EINVAL) { // some cannot sync directories
+		return err
+	}
+	return nil
 }
 
 // takeAfter gives f the owner and the mode of the file at path, if there is one.

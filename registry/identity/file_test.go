@@ -123,6 +123,26 @@ func TestEditMakesAFileForItsOwnerAlone(t *testing.T) {
 	}
 }
 
+func TestEditFollowsALink(t *testing.T) {
+	dir := t.TempDir()
+	path, link := filepath.Join(dir, "secrets", "tokens"), filepath.Join(dir, "tokens")
+	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	one, _ := entry("one")
+	write(t, path, one)
+	if err := os.Symlink("secrets/tokens", link); err != nil {
+		t.Fatal(err)
+	}
+	write(t, link)
+	if info, err := os.Lstat(link); err != nil || info.Mode()&fs.ModeSymlink == 0 {
+		t.Errorf("the link became %v, %v", info, err)
+	}
+	if tokens, err := Read(path); err != nil || len(tokens) != 0 {
+		t.Errorf("the file has %v, %v; want none", tokens, err)
+	}
+}
+
 func TestAnEditThatFailsLeavesTheFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tokens")
 	one, _ := entry("one")

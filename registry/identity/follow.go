@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -25,6 +26,7 @@ type follower[T any] struct {
 	now           atomic.Pointer[T]
 	busy          chan struct{} // has an element while somebody looks at the file
 	seen          version       // of the file that was looked at last; for who is busy
+	unread        bool          // it could not be read, as for want of descriptors
 }
 
 // open reads the file for the first time.
@@ -56,7 +58,8 @@ func (f *follower[T]) Run(ctx context.Context) error {
 	}
 }
 
-// look reads the file if it is another than before. It fails only if ctx ends first.
+// look reads the file if it is another than before, or was not read then. It fails only
+// if ctx ends first.
 func (f *follower[T]) look(ctx context.Context) error {
 	select {
 	case f.busy <- struct{}{}:
@@ -68,16 +71,20 @@ func (f *follower[T]) look(ctx context.Context) error {
 	if info, err := os.Stat(f.path); err == nil {
 		now = versionOf(info)
 	}
-	if now == f.seen {
+	changed := now != f.seen
+	if !changed && !f.unread {
 		return nil
 	}
 	f.seen = now
 	said, seen, err := f.read(f.path)
 	if err != nil {
-		f.log.Error(f.broken, "err", err)
+		var failed *fs.PathError // of the file, and not of what is in it
+		if f.unread = errors.As(err, &failed); changed {
+			f.log.Error(f.broken, "err", err)
+		}
 		return nil
 	}
-	f.seen = seen
+	f.seen, f.unread = seen, false
 	f.now.Store(&said)
 	f.log.Info(f.fresh)
 	return nil

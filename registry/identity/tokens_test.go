@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -82,6 +84,36 @@ func TestATokenNamesItsHolder(t *testing.T) {
 				t.Errorf("it is %+v", c)
 			}
 		})
+	}
+}
+
+// A revoked token must not stay in force because the server had no descriptor left when
+// the file changed.
+func TestAFileThatCouldNotBeReadIsTriedAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tokens")
+	one, secret := entry("one")
+	two, _ := entry("two")
+	write(t, path, one)
+	known, log := open(t, path)
+	write(t, path, two)
+	read := known.read
+	known.read = func(path string) (table, version, error) {
+		return nil, version{}, fmt.Errorf("read tokens: %w", &fs.PathError{Op: "open", Path: path, Err: syscall.EMFILE})
+	}
+	for range 3 {
+		if err := known.look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := strings.Count(log.String(), "cannot be read"); n != 1 || who(t, known, secret) == nil {
+		t.Errorf("it is said %d times: %s", n, log.String())
+	}
+	known.read = read
+	if err := known.look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if known.Remembered(secret) != nil {
+		t.Error("the token that was removed is still known")
 	}
 }
 

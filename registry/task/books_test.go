@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -125,11 +126,18 @@ func (b *books) EndTask(ctx context.Context, t *registry.Task, holder string, en
 	return b.meet("end task", func() error { return b.DB.EndTask(ctx, t, holder, end) })
 }
 
+// errHangs has a call wait for the end of its context.
+var errHangs = errors.New("no answer")
+
 func (b *books) RenewTask(ctx context.Context, id, holder string, d time.Duration, message string, result json.RawMessage) error {
 	b.mu.Lock()
 	b.calls["renew task"]++
 	fault := b.renewing
 	b.mu.Unlock()
+	if fault == errHangs {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	if fault != nil {
 		return fault
 	}

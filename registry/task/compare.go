@@ -18,7 +18,8 @@ import (
 )
 
 // A comparer reads data that was registered by its URL with the hash that it must
-// have, and makes the image active with it if it has.
+// have, and makes the image active with it if it has. It writes nothing, and so the
+// books of what is being written do not hear of it.
 type comparer struct{ *Importer }
 
 // Do implements Handler.
@@ -31,9 +32,6 @@ func (c comparer) Do(ctx context.Context, j *Job) error {
 	if h == nil {
 		return fmt.Errorf("%w: there is no hash %.40q", registry.ErrInvalid, what.Hash.Algo)
 	}
-	if err := c.sweep(ctx, j); err != nil {
-		return err
-	}
 	img, err := c.Images.Get(ctx, what.ImageID)
 	switch {
 	case err != nil:
@@ -44,12 +42,7 @@ func (c comparer) Do(ctx context.Context, j *Job) error {
 		return fmt.Errorf("%w: the image is %s, and not importing", registry.ErrConflict, img.Status)
 	}
 	tr := &transfer{Importer: c.Importer, job: j, img: img, began: newPatience()}
-	defer tr.clear(ctx)
-	loc := origin.Location{URL: what.URL}
-	if err := tr.note(ctx, loc); err != nil {
-		return err
-	}
-	data, err := openStream(ctx, c.Stores, loc, sleep)
+	data, err := openStream(ctx, c.Stores, origin.Location{URL: what.URL}, sleep)
 	if err != nil {
 		return sourceError(err)
 	}

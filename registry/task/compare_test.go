@@ -1,10 +1,12 @@
 package task
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"testing/synctest"
 
+	"nearsight/origin/origintest"
 	"nearsight/registry"
 )
 
@@ -54,4 +56,71 @@ func TestLocationsAreComparedWithTheirHashes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Many images may be registered by one URL, at one time too.
+func TestOneURLIsComparedForManyImages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		s.web.publish(away, []byte("hello"))
+		gate := origintest.NewGate(0)
+		s.web.Inject(origintest.Faults{Gate: gate})
+		s.run(t)
+		var tasks []*registry.Task
+		for range 2 {
+			tasks = append(tasks, s.compare(t, s.queue(t)))
+		}
+		<-gate.Reached
+		<-gate.Reached
+		close(gate.Pass)
+		settle()
+		s.web.Inject(origintest.Faults{})
+		for _, task := range append(tasks, s.compare(t, s.queue(t))) {
+			settle()
+			s.wantEnd(t, task.ID, registry.TaskSuccess)
+			if img := s.get(t, task.ImageID); img.Status != registry.Active || img.Locations[0].URL != away {
+				t.Errorf("image is %s, at %v", img.Status, img.Locations)
+			}
+		}
+		s.wantHeld(t, 0)
+	})
+}
+
+// The process dies while it reads, and another one goes on.
+func TestAComparisonGoesOnAfterACrash(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		s.web.publish(away, []byte("hello"))
+		gate := origintest.NewGate(0)
+		s.web.Inject(origintest.Faults{Gate: gate})
+		task := s.compare(t, s.queue(t))
+		ctx, die := context.WithCancel(t.Context())
+		leased, err := s.LeaseTask(ctx, "the dead", defaultLease)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			s.im.Handlers()[leased.Type].Do(ctx, &Job{Task: leased})
+		}()
+		<-gate.Reached
+		die()
+		<-done
+		s.web.Inject(origintest.Faults{})
+		s.run(t)
+		settle()
+		if got := s.wantEnd(t, task.ID, registry.TaskSuccess); got.Attempts != 2 {
+			t.Errorf("%d attempts", got.Attempts)
+		}
+		s.wantHashed(t, task.ImageID, []byte("hello"))
+		s.wantHeld(t, 0)
+	})
+}
+
+// compare adds the task that compares what is away with its MD5.
+func (s *site) compare(t *testing.T, id string) *registry.Task {
+	t.Helper()
+	return s.add(t, New(registry.TaskLocationImport, id, Comparison{id, away, Hash{Algo: "md5", Value: "5d41402abc4b2a76b9719d911017c592"}}),
+		func(img *registry.Image) error { return img.Become(registry.Importing) })
 }

@@ -82,7 +82,7 @@ func (im *Importer) Do(ctx context.Context, j *Job) error {
 	if len(stores) == 0 {
 		stores = []string{im.Stores.Default()}
 	}
-	tr := &transfer{Importer: im, job: j, img: img, request: request, targets: stores, must: request.mustSucceed()}
+	tr := &transfer{Importer: im, job: j, img: img, request: request, targets: stores, must: request.mustSucceed}
 	defer tr.clear(ctx)
 	if err := tr.run(ctx); err != nil {
 		if len(j.failed) == 0 {
@@ -134,7 +134,7 @@ type transfer struct {
 	*Importer
 	job     *Job
 	img     *registry.Image
-	request Request
+	request request
 	targets []string // stores that lack the data
 	must    bool
 
@@ -178,7 +178,7 @@ func (tr *transfer) run(ctx context.Context) error {
 // begin finds where the data is; data that comes from elsewhere is in the first
 // store then.
 func (tr *transfer) begin(ctx context.Context) error {
-	switch method := tr.request.Method.Name; {
+	switch method := tr.request.method; {
 	case tr.img.Status == registry.Active: // a copy, or an import that came so far before
 		return tr.fromImage(ctx)
 	case tr.img.Status != registry.Importing:
@@ -237,16 +237,11 @@ func (tr *transfer) locate(ctx context.Context, store string) (origin.WriteStore
 		return nil, origin.Location{}, &told{fmt.Sprintf("store %s takes no data", store), err}
 	}
 	loc := w.Locate(tr.img.ID)
-	return w, loc, tr.note(ctx, loc)
-}
-
-// note notes an object as under way.
-func (tr *transfer) note(ctx context.Context, loc origin.Location) error {
-	err := tr.Locations.BeginCopy(ctx, tr.img.ID, loc)
+	err = tr.Locations.BeginCopy(ctx, tr.img.ID, loc)
 	if err == nil || !isDecided(err) { // it may have begun
 		tr.noted = append(tr.noted, loc)
 	}
-	return err
+	return w, loc, err
 }
 
 // write copies the data to a store, from where it can be read.

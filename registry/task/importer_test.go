@@ -162,6 +162,7 @@ func TestDownloads(t *testing.T) {
 	}{
 		{"to the default store", webDownload, nil, nil, []string{"a"}, ""},
 		{"to another store", webDownload, []string{"b"}, nil, []string{"b"}, ""},
+		{"from a scheme in capitals", strings.Replace(webDownload, "http", "HTTP", 1), []string{"b"}, nil, []string{"b"}, ""},
 		{"to several stores", webDownload, []string{"c", "a", "b"}, nil, []string{"c", "a", "b"}, ""},
 		{"to several stores that need not all succeed", lenient, []string{"c", "a", "b"}, nil, []string{"c", "a", "b"}, ""},
 		{"a connection that breaks again and again", webDownload, []string{"b"}, func(s *site) {

@@ -38,19 +38,16 @@ type Order struct {
 	Backend []string `json:"backend"`
 }
 
-// A Request is what an Importer needs to know of an Order's Request.
-type Request struct {
-	Method struct {
-		Name string `json:"name"`
-		// URI is where WebDownload finds the data.
-		URI string `json:"uri,omitempty"`
-		// Region and ImageID name the image of GlanceDownload.
-		Region  string `json:"glance_region,omitempty"`
-		ImageID string `json:"glance_image_id,omitempty"`
-	} `json:"method"`
-	// MustSucceed, which is so unless it is said otherwise, lets nothing come
+// A request is what an Importer needs to know of an Order's Request.
+type request struct {
+	method string
+	// uri is where WebDownload finds the data.
+	uri string
+	// region and imageID name the image of GlanceDownload.
+	region, imageID string
+	// mustSucceed, which is so unless it is said otherwise, lets nothing come
 	// of an import that one of the stores fails at.
-	MustSucceed *bool `json:"all_stores_must_succeed,omitempty"`
+	mustSucceed bool
 }
 
 // A Download is the Input of a task of type registry.TaskImport.
@@ -104,13 +101,13 @@ func Announce(t *registry.Task, stores []string) func(*registry.Image) error {
 }
 
 // readOrder returns the order of a task, and the request in it.
-func readOrder(t *registry.Task) (o Order, r Request, err error) {
+func readOrder(t *registry.Task) (o Order, r request, err error) {
 	if t.Type == registry.TaskImport {
 		var d Download
 		err = json.Unmarshal(t.Input, &d)
-		o.ImageID, r.Method.Name, r.Method.URI = t.ImageID, WebDownload, d.From
+		o.ImageID, r = t.ImageID, request{method: WebDownload, uri: d.From, mustSucceed: true}
 	} else if err = json.Unmarshal(t.Input, &o); err == nil {
-		err = json.Unmarshal(o.Request, &r)
+		r, err = readRequest(o.Request)
 	}
 	if err != nil {
 		return o, r, fmt.Errorf("the input of the task cannot be read: %w", err)
@@ -118,7 +115,34 @@ func readOrder(t *registry.Task) (o Order, r Request, err error) {
 	return o, r, nil
 }
 
-func (r Request) mustSucceed() bool { return r.MustSucceed == nil || *r.MustSucceed }
+// readRequest reads the body of a call as package api did when it checked it: names
+// are compared byte by byte, and of members with equal names the last one counts. A
+// struct would not do, since encoding/json takes URI for its uri too.
+func readRequest(body json.RawMessage) (request, error) {
+	r := request{mustSucceed: true}
+	var members, method map[string]json.RawMessage
+	if err := json.Unmarshal(body, &members); err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(members["method"], &method); err != nil {
+		return r, err
+	}
+	for _, m := range []struct {
+		raw json.RawMessage
+		to  any
+	}{
+		{method["name"], &r.method}, {method["uri"], &r.uri}, {method["glance_region"], &r.region}, {method["glance_image_id"], &r.imageID},
+		{members["all_stores_must_succeed"], &r.mustSucceed},
+	} {
+		if m.raw == nil {
+			continue
+		}
+		if err := json.Unmarshal(m.raw, m.to); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
+}
 
 // without returns names without one.
 func without(names []string, name string) []string {

@@ -185,9 +185,8 @@ func (r *Runner) hold(ctx context.Context, holder string, j *Job) (_ context.Con
 		defer close(done)
 		end := time.Now().Add(lease)
 		for sleep(ctx, min(lease/3, reportEvery)) == nil {
-			message, result := j.progress()
 			now := time.Now()
-			switch err := r.Tasks.RenewTask(ctx, j.ID, holder, lease, message, result); {
+			switch err := r.renew(ctx, holder, j, end); {
 			case err == nil:
 				end = now.Add(lease)
 			case isDecided(err), !time.Now().Before(end):
@@ -199,6 +198,14 @@ func (r *Runner) hold(ctx context.Context, holder string, j *Job) (_ context.Con
 		cancel(nil)
 		<-done
 	}
+}
+
+// renew prolongs the lease, and waits for that no longer than the lease lasts.
+func (r *Runner) renew(ctx context.Context, holder string, j *Job, end time.Time) error {
+	ctx, cancel := context.WithDeadline(ctx, end)
+	defer cancel()
+	message, result := j.progress()
+	return r.Tasks.RenewTask(ctx, j.ID, holder, orDefault(r.Lease, defaultLease), message, result)
 }
 
 // leave gives a task up that others may do, or that nobody needs to.

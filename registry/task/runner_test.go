@@ -139,7 +139,8 @@ func TestWorkStopsWhenTheLeaseIsLost(t *testing.T) {
 		in   time.Duration
 	}{
 		{"another one has it", registry.ErrConflict, reportEvery + time.Second},
-		{"the registry does not answer", errors.New("broken"), defaultLease + reportEvery + time.Second},
+		{"the registry fails", errors.New("broken"), defaultLease + reportEvery + time.Second},
+		{"the registry does not answer", errHangs, defaultLease + time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -55,9 +56,15 @@ func (tr *transfer) fromStage(ctx context.Context) error {
 	return tr.settle(ctx, store, nil)
 }
 
-// fromURL downloads the data from a server of others.
+// fromURL downloads the data from a server of others. A URL in a store of ours is
+// none: whoever knows it could read an image that is not for him.
 func (tr *transfer) fromURL(ctx context.Context) error {
-	return tr.download(ctx, tr.Stores, origin.Location{URL: tr.request.Method.URI}, nil)
+	u, err := url.Parse(tr.request.uri)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" {
+		return &told{"a download must come from an http or https URL", origin.ErrRead}
+	}
+	// Stores know schemes in small letters only, which u has (RFC 3986, section 3.1).
+	return tr.download(ctx, tr.Stores, origin.Location{URL: u.Scheme + tr.request.uri[len(u.Scheme):]}, nil)
 }
 
 // fromPeer downloads the data from another registry, and what else is to come.
@@ -65,15 +72,14 @@ func (tr *transfer) fromPeer(ctx context.Context) error {
 	if tr.Peer == nil {
 		return fmt.Errorf("%w: no other regions are known", registry.ErrInvalid)
 	}
-	method := tr.request.Method
-	peer, err := tr.Peer(method.Region, tr.job.Secret)
+	peer, err := tr.Peer(tr.request.region, tr.job.Secret)
 	if err != nil {
 		return err
 	}
 	if peer.Close != nil {
 		defer peer.Close()
 	}
-	theirs, err := peer.Get(ctx, method.ImageID)
+	theirs, err := peer.Get(ctx, tr.request.imageID)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return context.Cause(ctx)
@@ -95,7 +101,7 @@ func (tr *transfer) fromPeer(ctx context.Context) error {
 		}
 		return nil
 	}
-	return tr.download(ctx, peer.Store, peer.Locate(method.ImageID), func(sum origin.Summary) error {
+	return tr.download(ctx, peer.Store, peer.Locate(tr.request.imageID), func(sum origin.Summary) error {
 		if theirs.HashAlgo == "sha512" && theirs.HashValue != sum.SHA512 || theirs.Size != nil && *theirs.Size != sum.Size ||
 			theirs.Checksum != "" && theirs.Checksum != sum.MD5 {
 			return &told{"what the other region sent is not the image's data", origin.ErrRead}
