@@ -32,8 +32,12 @@ type exchange struct {
 	caller *registry.Caller // nil: not known, or not asked for
 	digest origin.Digest
 	found  string // hit, miss or partial: what the cache had of the data
+	stale  bool   // the record could not be proved, and served all the same
 	err    error  // why the answer is not the one that was asked for
 }
+
+// exchangeKey is that of the exchange in the context of its request.
+type exchangeKey struct{}
 
 // exchangeOf returns the exchange that w writes to.
 func exchangeOf(w http.ResponseWriter) *exchange {
@@ -54,8 +58,22 @@ func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 func (x *exchange) WriteHeader(status int) {
 	if x.status == 0 && status >= 200 {
 		x.status = status
+		x.confess()
 	}
 	x.ResponseWriter.WriteHeader(status)
+}
+
+// confess says in Cache-Status (RFC 9211) if the record could not be proved.
+func (x *exchange) confess() {
+	if !x.stale || x.status >= 500 {
+		return
+	}
+	h := x.Header()
+	said := h.Get("Cache-Status")
+	if said == "" {
+		said = hitStatus
+	}
+	h["Cache-Status"] = []string{said + "; detail=stale-if-error"}
 }
 
 func (x *exchange) Write(b []byte) (int, error) {
@@ -80,6 +98,7 @@ func (x *exchange) ReadFrom(src io.Reader) (n int64, err error) {
 func (x *exchange) begun() {
 	if x.status == 0 {
 		x.status = http.StatusOK
+		x.confess()
 	}
 }
 
@@ -107,7 +126,7 @@ func (p *Proxy) observe(next http.Handler) http.Handler {
 				dur: time.Since(start), aborted: !whole,
 			})
 		}()
-		next.ServeHTTP(x, r)
+		next.ServeHTTP(x, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
 		x.begun() // nothing written is an empty 200
 		whole = true
 	})
@@ -136,7 +155,7 @@ func (p *Proxy) ended(ctx context.Context, v *visit) {
 	if !p.log.Enabled(ctx, level) {
 		return
 	}
-	attrs := make([]slog.Attr, 0, 18)
+	attrs := make([]slog.Attr, 0, 19)
 	attrs = append(attrs,
 		slog.String("method", clip(v.method)),
 		slog.String("path", clip(v.path)),
@@ -165,6 +184,9 @@ func (p *Proxy) ended(ctx context.Context, v *visit) {
 	}
 	if v.aborted {
 		attrs = append(attrs, slog.Bool("aborted", true))
+	}
+	if x.stale {
+		attrs = append(attrs, slog.Bool("stale", true))
 	}
 	if x.err != nil {
 		attrs = append(attrs, slog.Any("err", x.err))

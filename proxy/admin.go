@@ -20,30 +20,43 @@ type Check struct {
 	Name string
 	// Vital: without it nothing can be served, so /healthz asks it too.
 	Vital bool
-	// Run returns what is wrong, or nil. It is called concurrently.
+	// Run returns what is wrong, or nil; a *Degraded if requests are answered well
+	// all the same. It is called concurrently.
 	Run func(ctx context.Context) error
 }
+
+// Degraded says that something is wrong which others need not be kept away for.
+type Degraded struct{ Reason string }
+
+// Error implements error.
+func (d *Degraded) Error() string { return d.Reason }
 
 // AdminHandler returns the handler of the admin listener, which is for operators
 // and their programs only.
 //
 //	GET /healthz   200 while requests can be served at all: the vital checks
-//	GET /readyz    200 while all is as it should be: all checks
+//	GET /readyz    200 while all is as it should be, or well enough: all checks
 //	GET /metrics   Prometheus metrics
 //
 // The first two answer 503 otherwise, with a line of text for each check either
-// way. Checked are the registry (vital), the event stream, and checks.
+// way. Checked are the registry (vital), the event stream, and checks. An edge that is
+// cut off from both is degraded, and ready.
 func (p *Proxy) AdminHandler(checks ...Check) http.Handler {
 	checks = append([]Check{
 		{"registry", true, func(ctx context.Context) error {
 			_, err := p.records.log.Revision(ctx)
-			return err
+			return p.endured(err)
 		}},
 		{"events", false, func(context.Context) error {
-			if !p.records.Live() {
-				return errors.New("not heard; records are not kept in memory")
+			s := p.records.State()
+			switch {
+			case s.Fresh:
+				return nil
+			case s.Heard.IsZero():
+				return p.endured(errors.New("not heard yet; records are proved before they are used"))
 			}
-			return nil
+			return p.endured(fmt.Errorf("not heard for %v, up to revision %d; records are proved before they are used",
+				time.Since(s.Heard).Round(time.Second), s.Revision))
 		}},
 	}, checks...)
 	mux := http.NewServeMux()
@@ -56,6 +69,15 @@ func (p *Proxy) AdminHandler(checks ...Check) http.Handler {
 	})
 }
 
+// endured makes of what is wrong with the registry what it is to an edge, which serves
+// without it.
+func (p *Proxy) endured(err error) error {
+	if err == nil || p.pass == nil {
+		return err
+	}
+	return &Degraded{err.Error()}
+}
+
 // answerChecks runs the checks, or only the vital ones.
 func answerChecks(w http.ResponseWriter, r *http.Request, checks []Check, vital bool) {
 	ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
@@ -66,7 +88,10 @@ func answerChecks(w http.ResponseWriter, r *http.Request, checks []Check, vital 
 		if vital && !c.Vital {
 			continue
 		}
-		if err := c.Run(ctx); err != nil {
+		err := c.Run(ctx)
+		if degraded := (*Degraded)(nil); errors.As(err, &degraded) {
+			fmt.Fprintf(&text, "%s: degraded: %v\n", c.Name, err)
+		} else if err != nil {
 			status = http.StatusServiceUnavailable
 			fmt.Fprintf(&text, "%s: %v\n", c.Name, err)
 		} else {

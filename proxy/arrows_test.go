@@ -31,14 +31,16 @@ var arrows = []struct {
 	{"registry/db", []string{"registry", "registry/metadef", "origin", "registry/db/"}, "an implementation of registry knows no other"},
 	{"registry/bus", []string{"registry", "origin"}, "an implementation of registry knows no other"},
 	{"registry/client", []string{"registry", "origin"}, "an implementation of registry knows no other"},
+	{"registry/remote", []string{"registry", "registry/identity", "origin"}, "a central is known by what it answers"},
 	{"registry/task", []string{"registry", "origin", "origin/diskformat"}, "tasks work on contracts"},
 	{"registry/identity", []string{"registry"}, "who somebody is has nothing to do with images"},
+	{"registry/identity/keystone", []string{"registry", "registry/identity"}, "an implementation of identity knows no other"},
 	{"registry/api", []string{"registry", "registry/metadef", "registry/identity", "registry/task", "origin"}, "the API speaks over any registry.Images"},
 	{"registry/api/v1", []string{"registry", "registry/api"}, "another face of the same registry, which takes from the first what they share"},
 	{"registry/api/v1/v1test", nil, "a client of 2011 knows a server by what it answers"},
 	{"registry", []string{"origin"}, "records name data, and know neither cache nor HTTP"},
 	{"proxy/wire", []string{"cache"}, "the short way of a request knows connections and sections of files"},
-	{"proxy", []string{"proxy/wire", "cache", "registry", "registry/api", "registry/api/v1", "registry/identity", "origin"}, "the proxy gets its backends from cmd, as contracts"},
+	{"proxy", []string{"proxy/wire", "cache", "registry", "registry/api", "registry/api/v1", "registry/identity", "origin", "origin/diskformat"}, "the proxy gets its backends from cmd, as contracts"},
 	{"cmd/", nil, ""}, // everything: here the parts are put together
 }
 
@@ -49,11 +51,12 @@ var foreign = []struct {
 	reason string
 }{
 	{"github.com/gin-gonic/gin", []string{"proxy", "registry/api", "registry/api/v1"}, "routes are the affair of proxy and registry/api"},
-	{"net/http", []string{"proxy", "proxy/wire", "registry/api", "registry/api/v1", "registry/api/v1/v1test", "registry/client", "origin/s3", "origin/swift", "origin/web",
+	{"net/http", []string{"proxy", "proxy/wire", "registry/api", "registry/api/v1", "registry/api/v1/v1test", "registry/client", "registry/remote", "registry/identity/keystone", "origin/s3", "origin/swift", "origin/web",
 		"origin/faultproxy", "origin/origintest", "cmd/", "deploy/"},
 		"there is no HTTP below registry/api but in what speaks to a server"},
 	{"github.com/mattn/go-sqlite3", []string{"registry/db"}, "only registry/db knows SQL"},
 	{"database/sql", []string{"registry/db"}, "only registry/db knows SQL"},
+	{"github.com/jackc/pgx/v5", []string{"registry/db"}, "only registry/db knows SQL"},
 }
 
 func TestImportsFollowTheArrows(t *testing.T) {

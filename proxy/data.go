@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"context"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"net/http"
@@ -52,6 +54,10 @@ func (p *Proxy) serveData(c *gin.Context, img *registry.Image, as dress) {
 		api.FailStatus(w, r, http.StatusBadRequest, err.Error())
 		return
 	}
+	if img.Digest == "" && p.pass != nil {
+		p.passOn(c)
+		return
+	}
 	if img.Digest == "" {
 		p.relay(d)
 		return
@@ -96,24 +102,41 @@ func (p *Proxy) concluded(d *download, rep representation, status int) bool {
 	return true
 }
 
+// A body is what an answer with data reads: the data as it is stored, or a view of it.
+// Its methods are those of cache.Reader.
+type body interface {
+	Ready(ctx context.Context, off, n int64) (cache.Outcome, error)
+	Probe(off, n int64) cache.Outcome
+	Sum(ctx context.Context, off, n int64) (s [sha256.Size]byte, ok bool)
+	Send(ctx context.Context, w io.Writer, off, n int64) (int64, error)
+}
+
 // sendData answers 200 or, with spans, 206.
 func (p *Proxy) sendData(d *download, rep representation, status int, spans []span) {
 	c, img := d.c, d.img
 	w, r := c.Writer, c.Request
 	ctx := r.Context()
-	if spans == nil {
-		spans = []span{{0, rep.size}}
-	}
 	reader, err := p.cache.Get(ctx, img.Digest, rep.size, p.sourceOf(img, d.prefer))
 	if err != nil {
 		p.failData(c, img, err)
 		return
 	}
 	defer reader.Close()
+	if spans == nil {
+		spans = []span{{0, rep.size}}
+	}
 	if onlyIfCached(r.Header) && !present(reader, spans) {
 		api.FailStatus(w, r, http.StatusGatewayTimeout, "the data is not all in the cache")
 		return
 	}
+	p.send(d, reader, rep, status, spans)
+}
+
+// send answers 200 with the one span that is all, or 206, out of reader.
+func (p *Proxy) send(d *download, reader body, rep representation, status int, spans []span) {
+	c, img := d.c, d.img
+	w, r := c.Writer, c.Request
+	ctx := r.Context()
 	found, err := reader.Ready(ctx, spans[0].off, spans[0].n)
 	if err != nil {
 		p.failData(c, img, err)
@@ -169,7 +192,7 @@ func (p *Proxy) sendData(d *download, rep representation, status int, spans []sp
 
 // sendSpans writes the body, to x and not to gin's writer: that one hides the
 // ReadFrom by which a file becomes a sendfile.
-func sendSpans(c *gin.Context, x *exchange, reader *cache.Reader, spans []span, parts byteranges) error {
+func sendSpans(c *gin.Context, x *exchange, reader body, spans []span, parts byteranges) error {
 	for i, s := range spans {
 		if parts.heads != nil {
 			if _, err := io.WriteString(x, parts.heads[i]); err != nil {
@@ -234,7 +257,10 @@ func (p *Proxy) fail(c *gin.Context, err error) {
 	if r.Context().Err() != nil {
 		panic(http.ErrAbortHandler)
 	}
+	var none *viewError
 	switch {
+	case errors.As(err, &none):
+		api.FailStatus(w, r, http.StatusNotFound, none.Error())
 	case errors.Is(err, cache.ErrCorrupt):
 		api.FailStatus(w, r, http.StatusBadGateway, "the store of the image delivers other bytes than it was given")
 	case errors.Is(err, cache.ErrClosed):

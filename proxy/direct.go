@@ -73,11 +73,11 @@ func (d *direct) Answer(ctx context.Context, c *wire.Conn, r *wire.Request) wire
 	case r.Head:
 		head = &d.heads.none
 	}
-	turn, why := d.p.limiter.enter(d.caller, d.remote, false)
+	t, why := d.p.limiter.enter(d.caller, d.remote, false)
 	if why.limit != "" {
 		return wire.Declined
 	}
-	defer turn.end()
+	defer t.end()
 	d.p.metrics.inFlight.Inc()
 	defer d.p.metrics.inFlight.Dec()
 	body := !r.Head && status != http.StatusNotModified
@@ -148,7 +148,7 @@ func (d *direct) know(ctx context.Context, id string, now time.Time) bool {
 	id = strings.Clone(id) // it lies in the connection's buffer
 	img, generation := records.Remembered(id)
 	for range 3 { // it may be forgotten in between: a change has its event behind it
-		if img != nil {
+		if img != nil || records.Generation() == 0 { // nothing is believed
 			break
 		}
 		if _, err := records.Get(ctx, id); err != nil {

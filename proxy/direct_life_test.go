@@ -80,7 +80,7 @@ func TestTheShortWayWaitsForTheOrigin(t *testing.T) {
 			return s.records.Delete(s.t.Context(), img.ID, nil)
 		}, 404, 1},
 		{"and events are not heard any more", func(s *site, _ *registry.Image) error {
-			s.records.setLive(false)
+			s.records.broke(io.ErrUnexpectedEOF)
 			return nil
 		}, 200, 1},
 	} {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"nearsight/proxy/wire"
 	"nearsight/registry"
@@ -297,12 +298,12 @@ func TestTheGenerationMovesWithEveryChangeAndIsZeroWhileDeaf(t *testing.T) {
 	if s.records.Generation() == before {
 		t.Error("a delete did not move it")
 	}
-	s.records.setLive(false)
+	s.records.broke(io.ErrUnexpectedEOF)
 	if n := s.records.Generation(); n != 0 {
 		t.Errorf("%d while events are not heard", n)
 	}
-	s.records.setLive(true)
-	if n := s.records.Generation(); n == 0 || n <= before {
+	s.records.resume(s.records.State().Revision, time.Now())
+	if n := s.records.Generation(); n == 0 || n == before {
 		t.Errorf("%d after the events are heard again, and %d before", n, before)
 	}
 }

@@ -53,6 +53,7 @@ type siteConfig struct {
 
 	identity  identity.Identifier // nil: nobody is told apart
 	anonymous bool
+	limits    Limits
 }
 
 func newSite(t testing.TB, cfg siteConfig) *site {
@@ -88,7 +89,7 @@ func newSite(t testing.TB, cfg siteConfig) *site {
 			Identity: cfg.identity, Anonymous: cfg.anonymous, CacheCalls: true,
 		}),
 		CacheCalls: true,
-		Cache:      s.cache, Store: store, Metrics: s.metrics, Version: "test",
+		Cache:      s.cache, Store: store, Metrics: s.metrics, Version: "test", Limits: cfg.limits,
 		Log: slog.New(slog.NewJSONHandler(s.log, nil)),
 	})
 	handler := s.proxy.Handler()

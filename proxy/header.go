@@ -191,11 +191,14 @@ func foundWord(o cache.Outcome) string {
 	return "partial"
 }
 
+// hitStatus is Cache-Status of what came from memory or from the cache alone.
+const hitStatus = "nearsight; hit"
+
 // cacheStatus returns Cache-Status (RFC 9211).
 func cacheStatus(o cache.Outcome) string {
 	word := foundWord(o)
 	if word == "hit" {
-		return "nearsight; hit"
+		return hitStatus
 	}
 	s := "nearsight; fwd=" + word
 	if o.Stored {

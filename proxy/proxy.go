@@ -58,6 +58,9 @@ type Options struct {
 	V1 *v1.API
 	// Limits bound what one caller may ask for; the zero value: nothing.
 	Limits Limits
+	// Pass makes an edge of the proxy: it takes what is not answered here. API is then
+	// asked for nothing but who the callers are. nil means that API answers.
+	Pass *Pass
 	// Version is shown in the metrics; "" means "unknown".
 	Version string
 }
@@ -73,10 +76,14 @@ type Proxy struct {
 	doubts  doubts
 	warming warming
 	tallies tallies
+	views   views
 	limiter *limiter // nil: callers are not bound
 
 	cacheCalls bool
 	v1         *v1.API // nil: it is not there
+
+	pass      *Pass // nil: no edge
+	documents documents
 
 	// Of the API: who names the callers, nil if they are not told apart; whether
 	// those are let in who name themselves by nothing.
@@ -92,7 +99,7 @@ type Proxy struct {
 // New returns a Proxy. It starts nothing. It panics if the metrics are
 // registered at o.Metrics already.
 func New(o Options) *Proxy {
-	p := &Proxy{records: o.Records, api: o.API, cache: o.Cache, store: o.Store, stores: o.Stores, log: o.Log, registry: o.Metrics, cacheCalls: o.CacheCalls, v1: o.V1}
+	p := &Proxy{records: o.Records, api: o.API, cache: o.Cache, store: o.Store, stores: o.Stores, log: o.Log, registry: o.Metrics, cacheCalls: o.CacheCalls, v1: o.V1, pass: o.Pass}
 	if p.log == nil {
 		p.log = slog.Default()
 	}
@@ -103,6 +110,7 @@ func New(o Options) *Proxy {
 		o.Version = "unknown"
 	}
 	p.metrics = newMetrics(p.registry, p.cache, o.Version)
+	p.registry.MustRegister(newRecordsCollector(p.records))
 	p.limiter = newLimiter(o.Limits, p.registry)
 	p.identity, p.anonymous = p.api.Identity()
 	p.known, _ = p.identity.(identity.Rememberer)
@@ -117,9 +125,14 @@ func (p *Proxy) Handler() http.Handler {
 	gin.SetMode(gin.ReleaseMode) // gin has no other place for it; it only writes less
 	e := gin.New()               // no Recovery: it would make a whole answer of one cut short
 	e.Use(noteRoute)
-	p.api.Register(e)
+	if p.pass != nil {
+		p.api.Prepare(e)
+	} else {
+		p.api.Register(e)
+	}
 	e.GET("/v2/images/:id/file", p.getData)
 	e.HEAD("/v2/images/:id/file", p.getData)
+	p.registerViews(e)
 	p.registerCache(e)
 	if p.cacheCalls {
 		p.registerCacheCalls(e)
@@ -127,7 +140,11 @@ func (p *Proxy) Handler() http.Handler {
 	if p.v1 != nil {
 		p.v1.Register(e, p.sendV1)
 	}
-	return p.observe(wellFormed(p.limitGuesses(p.api.Wrap(p.limitCallers(e)))))
+	var h http.Handler = e
+	if p.pass != nil {
+		h = p.edge(e)
+	}
+	return p.observe(wellFormed(p.limitGuesses(p.api.Wrap(p.limitCallers(h)))))
 }
 
 // Run keeps records and cache right by the registry's events until ctx ends, and

@@ -19,11 +19,14 @@ const (
 	defaultRecords = 10_000
 	defaultAbsent  = 10_000
 
-	// The wait before the event stream is tried again grows from firstRetry to
-	// lastRetry. It stays well below the 5 s in which a reader may believe that
-	// it hears all events.
-	firstRetry = 50 * time.Millisecond
-	lastRetry  = 2 * time.Second
+	// provePatience is how long a record that is remembered waits to be proved, and
+	// proveAgain how long the others do without after that failed: a registry that
+	// cannot be reached must not slow down what is served without it.
+	provePatience = 2 * time.Second
+	proveAgain    = time.Second
+
+	// maxRounds bounds how often a read that a change overtook is made again.
+	maxRounds = 3
 )
 
 // RecordsOptions say what Records keeps and where it hears of changes. Images,
@@ -33,50 +36,103 @@ type RecordsOptions struct {
 	Log    registry.Log
 	Events registry.Events
 	// Size is how many records are kept, Absent how many ids that no image
-	// has; 0 means 10,000 of each.
+	// has, or whose record changed; 0 means 10,000 of each.
 	Size, Absent int
+
+	// MaxStaleness is how long what is remembered is believed without a sign of
+	// life from the registry. 0 means that the registry is in this process, and
+	// needs to give none: it is believed until the event stream breaks.
+	MaxStaleness time.Duration
+	// Pulse is how often to ask Log for a sign of life, where Events bring none
+	// and the registry is elsewhere all the same. 0 means never.
+	Pulse time.Duration
+	// StaleIfError is how long the records of public images serve while the
+	// registry cannot be asked, from when they were last known to be right, and
+	// StaleIfErrorPrivate how long those of others do. 0 means not at all.
+	StaleIfError, StaleIfErrorPrivate time.Duration
+
 	// Logger gets the failures of the event stream; nil means slog.Default().
 	Logger *slog.Logger
 }
 
 // Records is registry.Images with a memory. It remembers records, and ids that
-// no image has, for as long as Run follows the events, and forgets each before
+// no image has, from when Run first hears the events, and forgets each before
 // the change to it that it made itself returns, or when an event tells of a
-// change. Without Run it remembers nothing. It is safe for concurrent use.
+// change. It is safe for concurrent use.
+//
+// While the events are heard, memory answers. While they are not, each record is
+// proved by the registry before it is used, and if that cannot be asked
+// (registry.ErrUnavailable), what is remembered serves for a limited time. When
+// events are heard again from where they broke off, what none of them names was
+// right all along.
 //
 // What must never happen is that a record read before a change is remembered
 // after the event of the change has passed. So every read is a load that is
 // listed while it lasts; forgetting an id also strikes its load off the list,
-// and only a load that is still listed when it ends is remembered. Those who
-// already waited for it get what it read: their calls began before the change
-// was known, so either answer is right. Who comes later begins a new one.
+// and only a load that is still listed when it ends is remembered. Who comes
+// later begins a new one.
+//
+// Nor may an image go back to an earlier revision, where there are several to
+// read from and one is late: of what was forgotten the revision is kept, and no
+// record from before it is taken.
 type Records struct {
 	images registry.Images
 	log    registry.Log
 	events registry.Events
 	logger *slog.Logger
 
-	// generation is changes while everything is heard, and 0 otherwise. It is
-	// set under mu.
+	maxStaleness, pulse               time.Duration
+	staleIfError, staleIfErrorPrivate time.Duration
+
+	// generation is how often something was forgotten. heard is up to when all
+	// changes were heard of, as the time since epoch; 0 means never. live: Run hears
+	// every event. All are set under mu.
 	generation atomic.Uint64
+	heard      atomic.Int64
+	live       atomic.Bool
+	epoch      time.Time
+
+	servedStale atomic.Int64 // how often
 
 	// Under mu, which is never held during a call.
-	mu      sync.Mutex
-	changes uint64 // how often something was forgotten
-	live    bool   // Run hears every event
-	known   *simplelru.LRU[string, *registry.Image]
-	absent  *simplelru.LRU[string, struct{}]
-	loads   map[string]*load
+	mu       sync.Mutex
+	revision int64 // of the latest event heard; negative: nothing is remembered
+	sign     sign  // of life, the latest
+	known    *simplelru.LRU[string, *knownRecord]
+	missing  *simplelru.LRU[string, missingRecord]
+	loads    map[string]*load
+
+	// While the registry cannot be asked, one after the other tries it at retryAt.
+	down    bool
+	retryAt time.Time
 }
 
 var _ registry.Images = (*Records)(nil)
+
+// A knownRecord is what is remembered of an image.
+type knownRecord struct {
+	img    *registry.Image
+	proved time.Time // by the registry: when it was asked last
+}
+
+// A missingRecord is that of an image of which no record is remembered.
+type missingRecord struct {
+	// revision is the least that a record of it has, 0 if there was none.
+	revision int64
+	// deleted: it is gone for good, since no id is given twice.
+	deleted bool
+	// absent: no image had the id when the registry was asked.
+	absent bool
+}
 
 // A load is one call to the registry and all who wait for it. What it holds is
 // set before done is closed.
 type load struct {
 	done    chan struct{}
+	began   time.Time
 	img     *registry.Image
 	err     error
+	again   bool // a change overtook it: what it read is no answer any more
 	givenUp bool // by its caller's context: it says nothing about the image
 }
 
@@ -91,82 +147,296 @@ func NewRecords(o RecordsOptions) *Records {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	r := &Records{images: o.Images, log: o.Log, events: o.Events, logger: o.Logger, loads: make(map[string]*load)}
-	r.known, _ = simplelru.NewLRU[string, *registry.Image](o.Size, nil) // fails only for sizes below 1
-	r.absent, _ = simplelru.NewLRU[string, struct{}](o.Absent, nil)
+	r := &Records{
+		images: o.Images, log: o.Log, events: o.Events, logger: o.Logger,
+		maxStaleness: o.MaxStaleness, pulse: o.Pulse,
+		staleIfError: o.StaleIfError, staleIfErrorPrivate: o.StaleIfErrorPrivate,
+		epoch: time.Now().Add(-1), revision: -1, loads: make(map[string]*load),
+	}
+	r.known, _ = simplelru.NewLRU[string, *knownRecord](o.Size, nil) // fails only for sizes below 1
+	r.missing, _ = simplelru.NewLRU[string, missingRecord](o.Absent, nil)
 	return r
 }
 
 // Get returns the image id, or registry.ErrNotFound. Concurrent calls for one
-// image that is not remembered ask the registry once.
+// image that must be asked for ask the registry once. A context of a request that
+// an exchange answers hears of it if the record is served unproved.
 func (r *Records) Get(ctx context.Context, id string) (*registry.Image, error) {
 	if !registry.ValidID(id) { // so that nobody fills the memory with nonsense
 		return nil, registry.ErrNotFound
 	}
-	for {
+	for round := 1; ; {
+		now := time.Now()
 		r.mu.Lock()
-		if img, ok := r.known.Get(id); ok {
+		if img, err, ok := r.answer(id, now); ok {
 			r.mu.Unlock()
-			return img, nil
+			return img, err
 		}
-		if _, ok := r.absent.Get(id); ok {
+		stale := r.usable(id, now)
+		if stale != nil && r.resting(now) {
 			r.mu.Unlock()
-			return nil, registry.ErrNotFound
+			return r.serveStale(ctx, stale), nil
 		}
-		l := r.loads[id]
-		if l == nil {
-			l = &load{done: make(chan struct{})}
+		l, follows := r.loads[id]
+		if !follows {
+			l = &load{done: make(chan struct{}), began: now}
 			r.loads[id] = l
-			r.mu.Unlock()
-			r.load(ctx, id, l)
-			return l.img, l.err
 		}
 		r.mu.Unlock()
-		select {
-		case <-l.done:
-			if !l.givenUp {
-				return l.img, l.err
+		err := errLate
+		if !follows {
+			r.load(ctx, id, l, stale != nil)
+			err = l.err
+		} else if ended, cause := l.wait(ctx, stale != nil); cause != nil {
+			return nil, fmt.Errorf("get image %s: %w", id, cause)
+		} else if ended {
+			err = l.err
+			if l.givenUp {
+				continue
 			}
-		case <-ctx.Done():
-			return nil, fmt.Errorf("get image %s: %w", id, context.Cause(ctx))
+		}
+		if err != errLate && l.again && round < maxRounds {
+			round++
+			continue
+		}
+		if !errors.Is(err, registry.ErrUnavailable) {
+			return l.img, err
+		}
+		if img := r.fallback(id); img != nil {
+			return r.serveStale(ctx, img), nil
+		}
+		if err != errLate || !follows {
+			return nil, err
 		}
 	}
 }
 
-// Remembered returns the record of image id if it is remembered now, or nil. What
-// it returns stays so while Generation returns the same number.
+// answer returns what is known of the image without asking. The caller holds mu.
+func (r *Records) answer(id string, now time.Time) (_ *registry.Image, err error, ok bool) {
+	m, missing := r.missing.Get(id)
+	if missing && m.deleted {
+		return nil, registry.ErrNotFound, true
+	}
+	if !r.fresh(now) {
+		return nil, nil, false
+	}
+	if k, ok := r.known.Get(id); ok {
+		return k.img, nil, true
+	}
+	if missing && m.absent {
+		return nil, registry.ErrNotFound, true
+	}
+	return nil, nil, false
+}
+
+// usable returns the record of image id that serves if the registry cannot be
+// asked, or nil. The caller holds mu.
+func (r *Records) usable(id string, now time.Time) *registry.Image {
+	k, ok := r.known.Get(id)
+	if !ok {
+		return nil
+	}
+	limit := r.staleIfErrorPrivate
+	if k.img.Visibility == registry.Public {
+		limit = r.staleIfError
+	}
+	right := k.proved
+	if heard := r.heardAt(); heard.After(right) {
+		right = heard
+	}
+	if now.Sub(right) >= limit {
+		return nil
+	}
+	return k.img
+}
+
+// resting reports whether the registry could not be asked a moment ago, and
+// somebody else tries. The caller holds mu.
+func (r *Records) resting(now time.Time) bool {
+	if !r.down {
+		return false
+	}
+	if now.Before(r.retryAt) {
+		return true
+	}
+	r.retryAt = now.Add(proveAgain)
+	return false
+}
+
+// noteReached notes whether the registry could be asked. The caller holds mu.
+func (r *Records) noteReached(ok bool) {
+	r.down = !ok
+	r.retryAt = time.Now().Add(proveAgain)
+}
+
+// serveStale counts a record that is served unproved.
+func (r *Records) serveStale(ctx context.Context, img *registry.Image) *registry.Image {
+	r.servedStale.Add(1)
+	if x, ok := ctx.Value(exchangeKey{}).(*exchange); ok {
+		x.stale = true
+	}
+	return img
+}
+
+// wait waits for the load to end; with hasty for no longer than one who has another
+// answer should. The error is why ctx ended.
+func (l *load) wait(ctx context.Context, hasty bool) (ended bool, err error) {
+	var late <-chan time.Time
+	if hasty {
+		t := time.NewTimer(provePatience)
+		defer t.Stop()
+		late = t.C
+	}
+	select {
+	case <-l.done:
+		return true, nil
+	case <-late:
+		return false, nil
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
+}
+
+// fallback returns the record that serves when the registry could not be asked, or
+// nil.
+func (r *Records) fallback(id string) *registry.Image {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.usable(id, time.Now())
+}
+
+// errLate: the registry takes too long to prove what is remembered.
+var errLate = fmt.Errorf("the registry does not answer: %w", registry.ErrUnavailable)
+
+// load asks the registry, for l and all who wait for it; with hasty not for longer
+// than what is remembered should wait to be proved.
+func (r *Records) load(ctx context.Context, id string, l *load, hasty bool) {
+	l.givenUp = true // if the registry panics
+	defer func() {
+		r.mu.Lock()
+		listed := r.loads[id] == l
+		if listed {
+			delete(r.loads, id)
+		}
+		if !l.givenUp {
+			r.settle(id, l, listed)
+		}
+		r.mu.Unlock()
+		close(l.done)
+	}()
+	asking := ctx
+	if hasty {
+		var cancel context.CancelFunc
+		asking, cancel = context.WithTimeout(ctx, provePatience)
+		defer cancel()
+	}
+	l.img, l.err = r.images.Get(asking, id)
+	switch {
+	case l.err == nil:
+	case ctx.Err() != nil:
+		return
+	case asking.Err() != nil:
+		l.err = errLate
+	}
+	l.givenUp = false
+}
+
+// settle decides what becomes of what a load read. The caller holds mu.
+func (r *Records) settle(id string, l *load, listed bool) {
+	least := r.least(id)
+	switch {
+	case l.err == nil:
+		r.noteReached(true)
+		if l.img.Revision < least {
+			l.again = !listed
+			l.err = fmt.Errorf("the record of image %s is of revision %d, and there was %d: %w", id, l.img.Revision, least, registry.ErrUnavailable)
+			l.img = nil
+			return
+		}
+		if listed && r.revision >= 0 {
+			r.remember(id, l)
+		}
+	case errors.Is(l.err, registry.ErrNotFound):
+		r.noteReached(true)
+		l.again = !listed
+		if !listed || r.revision < 0 {
+			return
+		}
+		// What there was may not be there yet where this was read: that is no
+		// absence to be remembered.
+		if r.known.Remove(id) {
+			r.generation.Add(1)
+		}
+		r.missing.Add(id, missingRecord{revision: least, absent: least == 0})
+	case errors.Is(l.err, registry.ErrUnavailable):
+		r.noteReached(false)
+	}
+}
+
+// remember keeps what a load read. A record that did not change stays the very
+// same, so that what was made of it stays right. The caller holds mu.
+func (r *Records) remember(id string, l *load) {
+	if k, ok := r.known.Get(id); ok && k.img.Revision == l.img.Revision && l.img.Revision > 0 {
+		k.proved = l.began
+		l.img = k.img
+		return
+	}
+	if r.known.Contains(id) {
+		r.generation.Add(1)
+	}
+	r.known.Add(id, &knownRecord{l.img, l.began})
+	r.missing.Remove(id)
+}
+
+// least returns the least revision that a record of image id may have. The caller
+// holds mu.
+func (r *Records) least(id string) int64 {
+	if k, ok := r.known.Peek(id); ok {
+		return k.img.Revision
+	}
+	m, _ := r.missing.Peek(id)
+	return m.revision
+}
+
+// Remembered returns the record of image id if it is remembered and believed now, or
+// nil. What it returns stays so while Generation returns the same number.
 func (r *Records) Remembered(id string) (img *registry.Image, generation uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	img, _ = r.known.Get(id)
+	if !r.fresh(time.Now()) {
+		return nil, 0
+	}
+	if k, ok := r.known.Get(id); ok {
+		img = k.img
+	}
 	return img, r.generation.Load()
 }
 
 // Generation returns a number that is another one whenever something was
 // forgotten, and 0 while changes are not heard of. Who saw the same number twice
 // knows that what was remembered at the first time was still true at the second.
-func (r *Records) Generation() uint64 { return r.generation.Load() }
+func (r *Records) Generation() uint64 {
+	if !r.fresh(time.Now()) {
+		return 0
+	}
+	return r.generation.Load()
+}
 
-// load asks the registry, for l and all who wait for it.
-func (r *Records) load(ctx context.Context, id string, l *load) {
-	l.givenUp = true // if the registry panics
-	defer func() {
-		r.mu.Lock()
-		if r.loads[id] == l {
-			delete(r.loads, id)
-			switch {
-			case !r.live:
-			case l.err == nil && l.img != nil:
-				r.known.Add(id, l.img)
-			case errors.Is(l.err, registry.ErrNotFound):
-				r.absent.Add(id, struct{}{})
-			}
-		}
-		r.mu.Unlock()
-		close(l.done)
-	}()
-	l.img, l.err = r.images.Get(ctx, id)
-	l.givenUp = l.err != nil && ctx.Err() != nil
+// fresh reports whether what is remembered is believed.
+func (r *Records) fresh(now time.Time) bool {
+	if r.maxStaleness <= 0 {
+		return r.live.Load()
+	}
+	heard := r.heardAt()
+	return !heard.IsZero() && now.Sub(heard) < r.maxStaleness
+}
+
+// heardAt returns up to when all changes were heard of, zero if they never were.
+func (r *Records) heardAt() time.Time {
+	if d := r.heard.Load(); d != 0 {
+		return r.epoch.Add(time.Duration(d))
+	}
+	return time.Time{}
 }
 
 // List asks the registry: pages change with every image.
@@ -177,208 +447,4 @@ func (r *Records) List(ctx context.Context, q registry.Query) ([]*registry.Image
 // Manifest asks the registry: the cache keeps the manifests that it uses.
 func (r *Records) Manifest(ctx context.Context, digest origin.Digest) ([]byte, error) {
 	return r.images.Manifest(ctx, digest)
-}
-
-// Create implements registry.Images.
-func (r *Records) Create(ctx context.Context, img *registry.Image) (*registry.Image, error) {
-	if img.ID != "" {
-		defer r.forget(img.ID) // also after an error: the commit may have happened
-	}
-	created, err := r.images.Create(ctx, img)
-	if err == nil {
-		r.forget(created.ID)
-	}
-	return created, err
-}
-
-// Update implements registry.Images.
-func (r *Records) Update(ctx context.Context, id string, change func(*registry.Image) error) (*registry.Image, error) {
-	defer r.forget(id)
-	return r.images.Update(ctx, id, change)
-}
-
-// Delete implements registry.Images.
-func (r *Records) Delete(ctx context.Context, id string, check func(*registry.Image) error) error {
-	defer r.forget(id)
-	return r.images.Delete(ctx, id, check)
-}
-
-// Uploads returns u, with r forgetting every image that it changes before the
-// change returns.
-func (r *Records) Uploads(u registry.Uploads) registry.Uploads { return uploads{u, r} }
-
-type uploads struct {
-	registry.Uploads
-	records *Records
-}
-
-func (u uploads) Begin(ctx context.Context, id string, loc origin.Location) (*registry.Image, error) {
-	defer u.records.forget(id)
-	return u.Uploads.Begin(ctx, id, loc)
-}
-
-func (u uploads) Finish(ctx context.Context, id string, loc origin.Location, sum origin.Summary) (*registry.Image, error) {
-	defer u.records.forget(id)
-	return u.Uploads.Finish(ctx, id, loc, sum)
-}
-
-func (u uploads) Abort(ctx context.Context, id string, loc origin.Location) error {
-	defer u.records.forget(id)
-	return u.Uploads.Abort(ctx, id, loc)
-}
-
-// Stages returns s, with r forgetting every image that it changes before the
-// change returns.
-func (r *Records) Stages(s registry.Stages) registry.Stages { return stages{s, r} }
-
-type stages struct {
-	registry.Stages
-	records *Records
-}
-
-func (s stages) BeginStage(ctx context.Context, id string, loc origin.Location) (*registry.Image, error) {
-	defer s.records.forget(id)
-	return s.Stages.BeginStage(ctx, id, loc)
-}
-
-func (s stages) FinishStage(ctx context.Context, id string, loc origin.Location, sum origin.Summary) (*registry.Image, error) {
-	defer s.records.forget(id)
-	return s.Stages.FinishStage(ctx, id, loc, sum)
-}
-
-func (s stages) Adopt(ctx context.Context, id string) (*registry.Image, error) {
-	defer s.records.forget(id)
-	return s.Stages.Adopt(ctx, id)
-}
-
-// Tasks returns t, with r forgetting every image that begins and ends of tasks
-// change before the change returns.
-func (r *Records) Tasks(t registry.Tasks) registry.Tasks { return tasks{t, r} }
-
-type tasks struct {
-	registry.Tasks
-	records *Records
-}
-
-func (t tasks) AddTask(ctx context.Context, task *registry.Task, begin func(*registry.Image) error) (*registry.Task, error) {
-	begin, forget := t.records.forgetting(begin)
-	defer forget()
-	return t.Tasks.AddTask(ctx, task, begin)
-}
-
-func (t tasks) EndTask(ctx context.Context, task *registry.Task, holder string, end func(*registry.Image) error) error {
-	end, forget := t.records.forgetting(end)
-	defer forget()
-	return t.Tasks.EndTask(ctx, task, holder, end)
-}
-
-// forgetting returns change, which may be nil, and what forgets the image that it
-// got, if it got one.
-func (r *Records) forgetting(change func(*registry.Image) error) (_ func(*registry.Image) error, forget func()) {
-	if change == nil {
-		return nil, func() {}
-	}
-	var id string
-	return func(img *registry.Image) error {
-			id = img.ID
-			return change(img)
-		}, func() {
-			if id != "" {
-				r.forget(id)
-			}
-		}
-}
-
-// forget makes sure that nothing read before now is remembered about id.
-func (r *Records) forget(id string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.changed()
-	r.known.Remove(id)
-	r.absent.Remove(id)
-	delete(r.loads, id)
-}
-
-// changed moves the generation on. The caller holds mu.
-func (r *Records) changed() {
-	r.changes++
-	if r.live {
-		r.generation.Store(r.changes)
-	} else {
-		r.generation.Store(0)
-	}
-}
-
-// setLive forgets everything, and says whether what is read from now on may be
-// remembered.
-func (r *Records) setLive(live bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.known.Purge()
-	r.absent.Purge()
-	clear(r.loads)
-	r.live = live
-	r.changed()
-}
-
-// Live reports whether Run hears the events, so that records are remembered.
-func (r *Records) Live() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.live
-}
-
-// Run follows the events until ctx ends, and returns nil then. each, if not nil,
-// is called with every event after its image was forgotten; it must not block.
-// When the stream breaks, everything is forgotten and nothing remembered until
-// it is heard again. An event may then come twice.
-func (r *Records) Run(ctx context.Context, each func(registry.Event)) error {
-	defer r.setLive(false)
-	last, wait := int64(-1), firstRetry
-	for {
-		err := r.follow(ctx, &last, func(e registry.Event) {
-			wait = firstRetry
-			if each != nil {
-				each(e)
-			}
-		})
-		r.setLive(false)
-		if ctx.Err() != nil {
-			return nil
-		}
-		r.logger.Warn("the event stream broke; records are not kept until it is back", "revision", last, "err", err)
-		t := time.NewTimer(wait)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return nil
-		}
-		wait = min(2*wait, lastRetry)
-	}
-}
-
-// follow hears events until the stream breaks. *last is the revision of the
-// latest one heard, negative before the first.
-//
-// The revision from which it watches is read before anything is remembered: so
-// every later change of what is remembered has an event that will come.
-func (r *Records) follow(ctx context.Context, last *int64, each func(registry.Event)) error {
-	now, err := r.log.Revision(ctx)
-	if err != nil {
-		return fmt.Errorf("revision of the registry: %w", err)
-	}
-	if *last < 0 || now < *last { // the start, or a registry put back to an earlier state
-		*last = now
-	}
-	r.setLive(true)
-	for e, err := range r.events.Watch(ctx, *last) {
-		if err != nil {
-			return fmt.Errorf("watch events after %d: %w", *last, err)
-		}
-		r.forget(e.ImageID)
-		*last = e.Revision
-		each(e)
-	}
-	return errors.New("the event stream ended")
 }

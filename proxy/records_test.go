@@ -27,6 +27,7 @@ type fakeImages struct {
 
 	mu   sync.Mutex
 	name map[string]string
+	revs map[string]int64 // of the images
 	rev  int64
 	err  error
 	gate *gate
@@ -40,6 +41,7 @@ func (f *fakeImages) Get(ctx context.Context, id string) (*registry.Image, error
 	f.gets.Add(1)
 	f.mu.Lock()
 	name, ok := f.name[id]
+	rev := f.revs[id]
 	gate, err := f.gate, f.err
 	f.mu.Unlock()
 	if gate != nil {
@@ -56,7 +58,7 @@ func (f *fakeImages) Get(ctx context.Context, id string) (*registry.Image, error
 	case !ok:
 		return nil, registry.ErrNotFound
 	}
-	return &registry.Image{ID: id, Name: &name}, nil
+	return &registry.Image{ID: id, Name: &name, Revision: rev}, nil
 }
 
 func (f *fakeImages) set(id, name string) {
@@ -64,6 +66,7 @@ func (f *fakeImages) set(id, name string) {
 	defer f.mu.Unlock()
 	f.name[id] = name
 	f.rev++
+	f.revs[id] = f.rev
 }
 
 func (f *fakeImages) setGate(g *gate) {
@@ -152,7 +155,7 @@ type memory struct {
 }
 
 func newMemory(t *testing.T) memory {
-	m := memory{images: &fakeImages{name: map[string]string{}}, events: newFakeEvents(), heard: make(chan registry.Event)}
+	m := memory{images: &fakeImages{name: map[string]string{}, revs: map[string]int64{}}, events: newFakeEvents(), heard: make(chan registry.Event)}
 	m.Records = NewRecords(RecordsOptions{
 		Images: m.images, Log: m.images, Events: m.events, Logger: slog.New(slog.DiscardHandler),
 	})
@@ -271,33 +274,40 @@ func TestAnEventForgetsThatAnIDIsUnknown(t *testing.T) {
 	m.want(t, idA, "one", 2)
 }
 
-func TestABrokenStreamForgetsEverythingAndIsWatchedFromWhereItBroke(t *testing.T) {
+func TestABrokenStreamIsWatchedFromWhereItBroke(t *testing.T) {
 	m := newMemory(t)
 	m.images.set(idA, "one")
+	m.images.set(idB, "two")
 	m.run(t)
-	m.events.feed <- registry.Event{Revision: 7, ImageID: idB}
+	m.events.feed <- registry.Event{Revision: 3, ImageID: idB, Kind: registry.EventUpdate}
 	<-m.heard
 	m.want(t, idA, "one", 1)
-	m.images.mu.Lock()
-	m.images.rev = 9
-	m.images.mu.Unlock()
+	m.images.set(idB, "three")
+	m.images.set(idA, "four")
 	m.events.feed <- errors.New("cut")
-	if from := <-m.events.watching; from != 7 {
-		t.Errorf("watched from %d, want 7", from)
+	if from := <-m.events.watching; from != 3 {
+		t.Errorf("watched from %d, want 3", from)
 	}
-	m.want(t, idA, "one", 2)
-	m.want(t, idA, "one", 2)
+	m.want(t, idA, "four", 2) // the event has not come yet
+	m.want(t, idA, "four", 3)
+	m.events.feed <- registry.Event{Revision: 4, ImageID: idA, Kind: registry.EventUpdate}
+	<-m.heard
+	m.want(t, idA, "four", 4)
+	m.want(t, idA, "four", 4)
 }
 
 func TestARegistryPutBackIsWatchedFromItsEnd(t *testing.T) {
 	m := newMemory(t)
+	m.images.set(idA, "one")
 	m.run(t)
-	m.events.feed <- registry.Event{Revision: 7, ImageID: idB}
+	m.events.feed <- registry.Event{Revision: 2, ImageID: idA, Kind: registry.EventDelete}
 	<-m.heard
+	m.want(t, idA, "", 0)
 	m.events.feed <- errors.New("the log ends before")
-	if from := <-m.events.watching; from != 0 {
-		t.Errorf("watched from %d, want 0", from)
+	if from := <-m.events.watching; from != 1 {
+		t.Errorf("watched from %d, want 1", from)
 	}
+	m.want(t, idA, "one", 1)
 }
 
 func TestOwnWritesAreReadAtOnce(t *testing.T) {
@@ -444,11 +454,11 @@ func TestAReadThatAnEventOvertookIsNotRemembered(t *testing.T) {
 	<-g.reached // it has read the old name
 	m.images.setGate(nil)
 	m.images.set(idA, "new")
-	m.events.feed <- registry.Event{Revision: 2, ImageID: idA}
+	m.events.feed <- registry.Event{Revision: 2, ImageID: idA, Kind: registry.EventUpdate}
 	<-m.heard
 	m.want(t, idA, "new", 2) // and does not join the early read
 	close(g.pass)
-	if got := <-early; got != "old" {
+	if got := <-early; got != "new" { // no earlier record is answered with after it
 		t.Errorf("the early read got %q", got)
 	}
 	m.want(t, idA, "new", 2)
@@ -585,7 +595,7 @@ func TestRecordsUnderARaceOfReadsAndEvents(t *testing.T) {
 	for i := range 500 {
 		name := string([]byte{'0' + byte(i/1000%10), '0' + byte(i/100%10), '0' + byte(i/10%10), '0' + byte(i%10)})
 		m.images.set(idA, name)
-		m.events.feed <- registry.Event{Revision: int64(i) + 2, ImageID: idA}
+		m.events.feed <- registry.Event{Revision: int64(i) + 2, ImageID: idA, Kind: registry.EventUpdate}
 		<-m.heard
 		settled.Store(name)
 	}

@@ -10,7 +10,7 @@ import (
 // addClientCommands completes the command line: it adds the commands that main.go
 // does not name, and puts all in groups. It comes last.
 func addClientCommands(root *cobra.Command) {
-	root.AddCommand(newTaskCommand(), newInfoCommand(), newUsageCommand(), newControlCommand(), newMigrateCommand())
+	root.AddCommand(newTaskCommand(), newInfoCommand(), newUsageCommand(), newControlCommand(), newMigrateCommand(), newEdgeCommand())
 	root.AddCommand(newCommandsOf2011()...)
 	const client, server = "client", "server"
 	root.AddGroup(

@@ -22,12 +22,12 @@ Look after the cache of a server. IMAGE is an image's id or its name.`)
 	cmd.AddCommand(
 		newCacheListCommand(),
 		newCacheStatsCommand(),
-		newCacheWorkCommand("warm IMAGE...", "Fetch what is missing of images", takes(1, -1), warm),
-		newCacheWorkCommand("scrub [IMAGE...]", "Verify the cached bytes of images, or of all", takes(0, -1), scrub),
+		atEdges(newCacheWorkCommand("warm IMAGE...", "Fetch what is missing of images", takes(1, -1), warm), client.EdgeWarm),
+		atEdges(newCacheWorkCommand("scrub [IMAGE...]", "Verify the cached bytes of images, or of all", takes(0, -1), scrub), client.EdgeScrub),
 		newCacheQueueCommand(),
-		newCacheEachCommand("pin IMAGE...", "Keep images from eviction", (*client.Client).CachePin),
-		newCacheEachCommand("unpin IMAGE...", "Let images be evicted again", (*client.Client).CacheUnpin),
-		newCacheEachCommand("drop IMAGE...", "Forget the cached bytes of images, pinned or not", (*client.Client).CacheDrop),
+		atEdges(newCacheEachCommand("pin IMAGE...", "Keep images from eviction", (*client.Client).CachePin), client.EdgePin),
+		atEdges(newCacheEachCommand("unpin IMAGE...", "Let images be evicted again", (*client.Client).CacheUnpin), client.EdgeUnpin),
+		atEdges(newCacheEachCommand("drop IMAGE...", "Forget the cached bytes of images, pinned or not", (*client.Client).CacheDrop), client.EdgeDrop),
 	)
 	return cmd
 }
@@ -126,6 +126,7 @@ func newCacheStatsCommand() *cobra.Command {
 				{"sent after a fill", humanBytes(s.MissBytes)},
 				{"sent without being kept", humanBytes(s.UncachedBytes)},
 				{"fetched from origins", humanBytes(s.FilledBytes)},
+				{"zeros read over", humanBytes(s.OverreadBytes)},
 				{"evicted", humanBytes(s.EvictedBytes)},
 				{"chunks verified", number(s.VerifiedChunks)},
 				{"chunks damaged on disk", number(s.DamagedChunks)},

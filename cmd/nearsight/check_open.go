@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"path/filepath"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -18,10 +17,11 @@ import (
 // openRegistry opens the registry of a server that may be running. It makes none
 // and changes no table: a database of another version is an error.
 func openRegistry(ctx context.Context, c Config) (*db.DB, error) {
-	path := filepath.Join(c.Data, "registry.db")
-	records, err := db.Open(ctx, db.Options{Path: path, AsIs: true})
+	o := c.database()
+	o.AsIs = true
+	records, err := db.Open(ctx, o)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("there is no registry %s: --data or --config says where it is", path)
+		return nil, fmt.Errorf("there is no registry %s: --data or --config says where it is", o.Database())
 	}
 	return records, err
 }

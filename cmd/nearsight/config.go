@@ -16,6 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nearsight/registry"
+	"nearsight/registry/bus"
+	"nearsight/registry/identity/keystone"
 )
 
 // Config holds every setting of the server. The comments here are the manual:
@@ -30,6 +32,77 @@ type Config struct {
 	// Data is the directory of all that the server keeps. It is made if
 	// missing, and one server at a time uses it. Flag --data.
 	Data string `key:"data"`
+
+	// Role is what the server does. none: all of it. central: the same, for edges
+	// elsewhere. edge: it serves image data and records from its cache, and passes all
+	// else on to a central. Flag --role.
+	Role string `key:"role" oneof:"none central edge"`
+
+	// Central is where an edge finds its registry.
+	Central struct {
+		// URL has the URLs of the centrals of one registry: the first that can be
+		// reached is asked.
+		URL List `key:"url"`
+		// CAFile has certificates of authorities to trust, in PEM, in the place of
+		// the system's. Cert and Key are the files of the certificate that an edge
+		// shows.
+		CAFile string `key:"ca_file"`
+		Cert   string `key:"cert"`
+		Key    string `key:"key"`
+	}
+
+	// Nodes says by what the servers of one registry know each other.
+	Nodes struct {
+		// Secret is the same for all of them, or else stands in SecretFile. Empty:
+		// there is none.
+		Secret     string `key:"secret"`
+		SecretFile string `key:"secret_file"`
+		// CA is the file of the authorities whose certificates make a node of their
+		// holder, in PEM.
+		CA string `key:"ca"`
+	}
+
+	Database struct {
+		// URL is that of a PostgreSQL database, as postgres://user:password@host/name.
+		// Several centrals may use one. Empty: a file in Data, for one server.
+		URL string `key:"url"`
+	}
+
+	// Events are what centrals tell of changes.
+	Events struct {
+		// Redis has the URL of a Redis by which they are told faster: as
+		// redis://host:6379, rediss:// with TLS, or redis+sentinel://. Empty: none.
+		Redis string `key:"redis"`
+		// Stream names the stream there. Registries that share a Redis need one each.
+		Stream string `key:"stream"`
+		// KeepFor is how long events are kept for edges that are away, and Keep how
+		// many are in any case. Who was away for longer begins anew.
+		KeepFor time.Duration `key:"keep_for" min:"1m"`
+		Keep    int           `key:"keep" min:"1"`
+	}
+
+	// Staleness bounds how old the records may be that are served.
+	Staleness struct {
+		// Max is how long what is remembered is believed without a sign of life from
+		// the registry. After that each record is proved before it is used.
+		Max time.Duration `key:"max" min:"3s"`
+		// IfError is how long the records of public images serve while the registry
+		// cannot be asked, and IfErrorPrivate how long others do. 0s: not at all.
+		IfError        time.Duration `key:"if_error"`
+		IfErrorPrivate time.Duration `key:"if_error_private"`
+	}
+
+	Edge struct {
+		// Name is what the edge is called. Empty: as the machine.
+		Name string `key:"name"`
+		// Advertise is the URL by which centrals reach it. Empty: they do not.
+		Advertise string `key:"advertise"`
+		// Heartbeat is how often it says that it is there.
+		Heartbeat time.Duration `key:"heartbeat" min:"1s"`
+		// Trust are the networks of proxies in front whose word on who asked is
+		// passed on (X-Forwarded-For and its like), as 10.0.0.0/8.
+		Trust List `key:"trust"`
+	}
 
 	Server struct {
 		// Listen is the address of the API and of image data. Port 0 picks a
@@ -66,13 +139,71 @@ type Config struct {
 
 	Identity struct {
 		// Kind says by what callers are known. none: they are not told apart,
-		// and everybody is admin. tokens: by those of the file Tokens.
-		Kind string `key:"kind" oneof:"none tokens"`
+		// and everybody is admin. tokens: by those of the file Tokens. keystone: by
+		// those of OpenStack's identity service, see Keystone. central: an edge asks
+		// its central, unless it is told otherwise.
+		Kind string `key:"kind" oneof:"none tokens keystone central"`
 		// Tokens is the file of hashed tokens; nearsight token makes it. It is
 		// read again when it changes.
 		Tokens string `key:"tokens"`
 		// Anonymous lets in those who send no token, to read what is public.
 		Anonymous bool `key:"anonymous"`
+		// Cache is how long an answer of keystone about a token is believed: one that
+		// is revoked is good for so long at most.
+		Cache time.Duration `key:"cache" min:"1s"`
+		// SigningKeys is the file of the keys of signed URLs: lines of an id and a
+		// secret, of which the last signs and all verify. It is read again when it
+		// changes. Empty: there are no signed URLs.
+		SigningKeys string `key:"signing_keys"`
+	}
+
+	// Keystone is OpenStack's identity service, for identity.kind keystone.
+	Keystone struct {
+		// AuthURL is that of its API v3. PublicURL, if set, is told to clients that
+		// come without a token.
+		AuthURL   string `key:"auth_url"`
+		PublicURL string `key:"public_url"`
+		// User, with Password and in UserDomain, has the role service or admin on
+		// Project in ProjectDomain, to ask about tokens. Empty domains: Default.
+		User          string `key:"user"`
+		Password      string `key:"password"`
+		UserDomain    string `key:"user_domain"`
+		Project       string `key:"project"`
+		ProjectDomain string `key:"project_domain"`
+		// Or an application credential.
+		ApplicationCredentialID     string `key:"application_credential_id"`
+		ApplicationCredentialSecret string `key:"application_credential_secret"`
+		// CAFile has certificates of authorities to trust, in PEM, in the place of
+		// the system's.
+		CAFile string `key:"ca_file"`
+	}
+
+	TLS struct {
+		// Cert is the file of the certificate, with those between it and its
+		// authority, and Key that of its key, in PEM. All listeners speak TLS with
+		// them. The files are read again when they change, and on SIGHUP. Empty:
+		// no TLS.
+		Cert string `key:"cert"`
+		Key  string `key:"key"`
+		// ClientCA is the file of the authorities that vouch for clients. Who
+		// shows no certificate of theirs is not spoken to. Empty: none is asked for.
+		ClientCA string `key:"client_ca"`
+	}
+
+	// Limits bound what one caller may ask for: a project, or else a user, or else an
+	// address. More is refused with 429. 0 means no bound; nodes are not bound.
+	Limits struct {
+		// RequestsPerSecond is the lasting rate of requests, and Burst how many
+		// may come at once after a rest; 0 means one second's. Tokens that name
+		// nobody are counted by the address that they come from.
+		RequestsPerSecond int `key:"requests_per_second"`
+		Burst             int `key:"burst"`
+		// Concurrent bounds the requests that are answered at a time, and Uploads
+		// those of them that bring image data.
+		Concurrent int `key:"concurrent"`
+		Uploads    int `key:"uploads"`
+		// Callers is how many callers are remembered that ask for nothing now.
+		Callers int `key:"callers" min:"1"`
 	}
 
 	Cache struct {
@@ -203,6 +334,16 @@ type Config struct {
 func defaultConfig() Config {
 	var c Config
 	c.Data = "nearsight-data"
+	c.Role = "none"
+	c.Central.URL = List{}
+	c.Events.Stream = bus.DefaultStream
+	c.Events.KeepFor = 7 * 24 * time.Hour
+	c.Events.Keep = 100_000
+	c.Staleness.Max = 5 * time.Second
+	c.Staleness.IfError = 24 * time.Hour
+	c.Staleness.IfErrorPrivate = 5 * time.Minute
+	c.Edge.Heartbeat = 10 * time.Second
+	c.Edge.Trust = List{}
 	c.Server.Listen = "127.0.0.1:9292"
 	c.Server.Admin = "127.0.0.1:9293"
 	c.Server.ShutdownGrace = 30 * time.Second
@@ -211,6 +352,8 @@ func defaultConfig() Config {
 	c.Server.V1 = true
 	c.Registry.Listen = defaultRegistry
 	c.Identity.Kind = "none"
+	c.Identity.Cache = keystone.DefaultKeep
+	c.Limits.Callers = 10000
 	c.Cache.Budget = Budget{Percent: 10}
 	c.Cache.MinFree = 1 << 30
 	c.Cache.Verify = "fill"
@@ -270,12 +413,15 @@ func (c *Config) check(source func(name string) string) error {
 		refuse("identity.tokens", "the file of tokens needs a name; nearsight token create makes one")
 	case !tokens && c.Identity.Tokens != "":
 		refuse("identity.tokens", "there is a file of tokens, and identity.kind %s does not use it", c.Identity.Kind)
-	case !tokens && c.Identity.Anonymous:
+	case c.Identity.Kind == "none" && c.Identity.Anonymous:
 		refuse("identity.anonymous", "with identity.kind %s everybody is let in as admin", c.Identity.Kind)
 	}
+	c.checkTLS(refuse)
+	c.checkRole(refuse)
+	c.checkIdentity(refuse)
 	if u, err := url.Parse(c.Server.PublicURL); c.Server.PublicURL != "" &&
 		(err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil) {
-		refuse("server.public_url", "%q is not like https://images.example.org", c.Server.PublicURL)
+		refuse("server.public_url", "%q is not like https://images.example.org", withoutUser(c.Server.PublicURL))
 	}
 	if c.Images.PageSize > c.Images.MaxPageSize {
 		refuse("images.page_size", "%d is more than images.max_page_size, %d", c.Images.PageSize, c.Images.MaxPageSize)

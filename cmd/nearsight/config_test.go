@@ -168,7 +168,7 @@ func TestConfigurationsThatAreRight(t *testing.T) {
 		{"a percentage", "cache:\n  budget: 40%\n", func(c Config) bool { return c.Cache.Budget == Budget{Percent: 40} }},
 		{"the other loopback", "server:\n  listen: '[::1]:0'\n", func(c Config) bool { return c.Server.Listen == "[::1]:0" }},
 		{"the network, allowed", "server:\n  listen: 0.0.0.0:80\n  insecure_allow_remote: true\n", func(c Config) bool { return c.Server.Listen == "0.0.0.0:80" }},
-		{"the network, with tokens", "server:\n  listen: 0.0.0.0:80\n  admin: 0.0.0.0:81\nidentity:\n  kind: tokens\n  tokens: t.json\n", func(c Config) bool { return c.Identity.Tokens == "t.json" }},
+		{"the network, with tokens", "server:\n  listen: 0.0.0.0:80\nidentity:\n  kind: tokens\n  tokens: t.json\n", func(c Config) bool { return c.Identity.Tokens == "t.json" }},
 		{"a list in lines", "images:\n  disk_formats:\n  - raw\n  - qcow2\n", func(c Config) bool { return len(c.Images.DiskFormats) == 2 }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -95,8 +95,8 @@ func (f *controlFlags) control(cmd *cobra.Command, args []string) error {
 		case pid == 0:
 			return errors.New("the server does not run")
 		}
-		fmt.Fprintln(cmd.OutOrStdout(), "the server runs, pid", pid)
-		return nil
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), "the server runs, pid", pid)
+		return err
 	}
 	return usagef("%q is none of start, stop, restart, reload and status", action)
 }

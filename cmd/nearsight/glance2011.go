@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"os"
@@ -54,7 +55,12 @@ It is a command of the tools of 2011, for scripts that have it; it speaks the Im
 API v1. Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		began := time.Now()
+		out := &sink{w: cmd.OutOrStdout()}
+		cmd.SetOut(out)
 		err := t.run(cmd, args, run)
+		if err == nil {
+			err = out.err
+		}
 		var usage usageError
 		switch {
 		case err == nil && t.verbose:
@@ -100,6 +106,19 @@ func (t *tool) options(cmd *cobra.Command) (client.Options, error) {
 	return clientOptions(cmd)
 }
 
+// A sink writes until that fails, and remembers why, for those who write line by line.
+type sink struct {
+	w   io.Writer
+	err error
+}
+
+func (s *sink) Write(b []byte) (n int, err error) {
+	if s.err == nil {
+		n, s.err = s.w.Write(b)
+	}
+	return n, s.err
+}
+
 // say writes a line for people, in the words of 2011.
 func say(cmd *cobra.Command, format string, args ...any) {
 	fmt.Fprintln(cmd.OutOrStdout(), printable(fmt.Sprintf(format, args...)))
@@ -121,10 +140,14 @@ func parseFields(args []string) (map[string]string, error) {
 }
 
 // record makes a record of fields: those that it does not know are custom
-// properties. Notices are told of fields that are the server's.
+// properties. Notices are told of fields that are the server's. A field without a value
+// would not be sent, and so is refused.
 func record(fields map[string]string, notice func(field string)) (*client.V1Image, error) {
 	img := &client.V1Image{Properties: map[string]string{}}
 	for name, value := range fields {
+		if value == "" && slices.Contains([]string{"id", "name", "disk_format", "container_format", "location", "copy_from", "store", "owner", "checksum"}, name) {
+			return nil, usagef("%s= has no value", name)
+		}
 		switch name {
 		case "id":
 			img.ID = value

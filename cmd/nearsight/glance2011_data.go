@@ -147,7 +147,7 @@ properties; those that are not named are removed.`,
 
 func newDelete2011Command() *cobra.Command {
 	t := &tool{}
-	return t.command(&cobra.Command{
+	cmd := t.command(&cobra.Command{
 		Use:     "delete ID",
 		Short:   "Delete an image",
 		Long:    "\nDelete an image for good. image delete deletes several, by name too.",
@@ -168,6 +168,8 @@ func newDelete2011Command() *cobra.Command {
 		say(cmd, "Deleted image %s", args[0])
 		return nil
 	})
+	cmd.Flags().BoolP("force", "f", false, "do not ask, which it never does")
+	return cmd
 }
 
 func newClearCommand() *cobra.Command {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -99,8 +100,10 @@ func TestCommandsOf2011(t *testing.T) {
 		{"update", "update " + id1 + " is_public=False min-disk=3 distro=debian", "", 0,
 			"PUT " + images + "/" + id1 + " is-public=False min-disk=3 property-distro=debian", "Updated image " + id1},
 		{"update leaves out what cannot change", "update " + id1 + " size=7 deleted_on=x name=m", "", 0, "PUT " + images + "/" + id1 + " name=m", "deleted_on cannot be changed"},
+		{"update to no name", "update " + id1 + " name=", "", 2, "", "name= has no value"},
 		{"update of nothing", "update " + id3 + " a=b", "", 1, "PUT", "404"},
 		{"delete", "delete " + id1, "", 0, "DELETE " + images + "/" + id1, "Deleted image " + id1},
+		{"delete as scripts of later years say it", "delete -f " + id1, "", 0, "DELETE " + images + "/" + id1, "Deleted image " + id1},
 		{"delete of nothing", "delete " + id3, "", 1, "DELETE", "no image with ID " + id3 + " was found"},
 		{"delete by URI", "delete http://x/images/" + id1, "", 0, "DELETE " + images + "/" + id1, "Deleted image"},
 		{"index", "index", "", 0, "GET " + images + "?is_public=True", id1 + " one                            raw                  bare                              5\n"},
@@ -198,4 +201,25 @@ func FuzzParseFields(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestCommandsOf2011FailIfTheirOutputDoes(t *testing.T) {
+	server := httptest.NewServer(&oldServer{gone: map[string]bool{}})
+	defer server.Close()
+	t.Setenv("NEARSIGHT_SERVER", server.URL)
+	for _, args := range [][]string{
+		{"index"}, {"details"}, {"show", id1}, {"image-members", id1}, {"add", "name=x", "--dry-run"},
+	} {
+		full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer full.Close()
+		root := newRoot()
+		root.SetArgs(args)
+		root.SetOut(full)
+		if err := root.ExecuteContext(t.Context()); exitCode(err) != exitFailure || !strings.Contains(err.Error(), "no space left") {
+			t.Errorf("%q: error %v", args, err)
+		}
+	}
 }

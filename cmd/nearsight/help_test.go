@@ -14,7 +14,7 @@ func TestEveryCommandSaysWhatItDoesWithAnExample(t *testing.T) {
 			walk(sub)
 		}
 		path := cmd.CommandPath()
-		if !cmd.HasParent() || strings.HasPrefix(path, "nearsight completion") || cmd.Name() == "help" || strings.HasPrefix(path, "nearsight token") {
+		if !cmd.HasParent() || strings.HasPrefix(path, "nearsight completion") || cmd.Name() == "help" {
 			return
 		}
 		if cmd.Short == "" || strings.HasSuffix(cmd.Short, ".") {
@@ -47,5 +47,15 @@ func TestEveryCommandIsInAGroup(t *testing.T) {
 		if !groups[cmd.GroupID] {
 			t.Errorf("%s is in group %q", cmd.Name(), cmd.GroupID)
 		}
+	}
+}
+
+func TestTheVersionIsAFlagToo(t *testing.T) {
+	var out strings.Builder
+	root := newRoot()
+	root.SetOut(&out)
+	root.SetArgs([]string{"--version"})
+	if err := root.Execute(); err != nil || out.String() != "nearsight version "+readVersion().Version+"\n" {
+		t.Errorf("%q, %v", out.String(), err)
 	}
 }

@@ -44,6 +44,7 @@ that the image should have, 130 interrupted.`)
 		newImageAnswerCommand("reject", registry.Rejected, "Reject that images are shared with a project", "They stay out of its lists; it could use them all the same."),
 		newImageLocationCommand(),
 		newImageCopyCommand(),
+		newImageSignCommand(),
 		newImageStageCommand(),
 		newImageImportCommand(),
 		newImageTasksCommand(),

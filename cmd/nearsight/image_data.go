@@ -205,7 +205,7 @@ that is cut leaves the image without data, and begins anew.`,
 }
 
 func newImageSaveCommand() *cobra.Command {
-	var file, prefer string
+	var file string
 	var opt client.SaveOptions
 	cmd := &cobra.Command{
 		Use:   "save ID|NAME --file FILE",
@@ -230,7 +230,7 @@ whether it was right.`,
 			if out, ok := cmd.OutOrStdout().(*os.File); file == "-" && ok && term.IsTerminal(int(out.Fd())) {
 				return usagef("an image is not written to a terminal: redirect standard output")
 			}
-			c, err := newPreferringClient(cmd, prefer)
+			c, err := newClient(cmd)
 			if err != nil {
 				return err
 			}
@@ -245,7 +245,7 @@ whether it was right.`,
 	cmd.Flags().StringVar(&file, "file", "", "`FILE` to write, - for standard output")
 	cmd.Flags().BoolVar(&opt.Overwrite, "force", false, "replace a file that exists")
 	cmd.Flags().IntVar(&opt.Parallel, "parallel", 1, "fetch over so `MANY` connections at once")
-	cmd.Flags().StringVar(&prefer, "prefer", "", "`STORE[,STORE...]` to read what is not cached from first; see store ls")
+	cmd.Flags().StringSliceVar(&opt.Prefer, "prefer", nil, "`STORE[,STORE...]` to read what is not cached from first; see store ls")
 	return cmd
 }
 

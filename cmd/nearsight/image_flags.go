@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -51,6 +52,11 @@ func (f *imageFlags) check(cmd *cobra.Command) error {
 			return usagef("an image is either %s or %s", f.visibility, v)
 		default:
 			f.visibility = string(v)
+		}
+	}
+	for _, text := range slices.Concat([]string{f.name, f.owner}, f.properties, f.tags) {
+		if !utf8.ValidString(text) { // JSON would have something else in its place
+			return usagef("%q is not UTF-8", text)
 		}
 	}
 	if cmd.Flags().Changed("owner") && f.owner == "" {

@@ -145,6 +145,8 @@ func TestWrongUsage(t *testing.T) {
 		{"upload of nothing", "image upload x", "--file is missing"},
 		{"a property without a value", "image create --property os", `--property "os" is not KEY=VALUE`},
 		{"a property without a key", "image set x --property =v", `--property "=v" is not KEY=VALUE`},
+		{"a name that is no text", "image create --name a\xff", `"a\xff" is not UTF-8`},
+		{"a property that is no text", "image set x --property os=\xff", "is not UTF-8"},
 		{"a change of nothing", "image set x", "nothing to change"},
 		{"an id that is none", "image create --id 7", `--id "7" is not a UUID`},
 		{"a limit below nothing", "image list --limit -1", "--limit -1"},

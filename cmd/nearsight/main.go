@@ -62,6 +62,7 @@ machine.`,
 			return nil
 		},
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Version:       readVersion().Version,
 		SilenceErrors: true, // run tells them
 		SilenceUsage:  true,
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 
@@ -28,13 +27,13 @@ machine of the server and as its user.`)
 }
 
 // migrating returns the data directory and the database of a server.
-func migrating(cmd *cobra.Command) (dir, database string, err error) {
+func migrating(cmd *cobra.Command) (dir string, database db.Options, err error) {
 	f := checkFlags{config: flagText(cmd, "config"), data: flagText(cmd, "data")}
 	c, err := f.load(cmd)
 	if err != nil {
-		return "", "", usageError{err}
+		return "", db.Options{}, usageError{err}
 	}
-	return c.Data, filepath.Join(c.Data, "registry.db"), nil
+	return c.Data, c.database(), nil
 }
 
 // A tables is the versions of a registry's tables.
@@ -58,15 +57,15 @@ settings.`,
 		Example: `  nearsight migrate version`,
 		Args:    takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, path, err := migrating(cmd)
+			_, database, err := migrating(cmd)
 			if err != nil {
 				return err
 			}
-			has, makes, err := db.Version(cmd.Context(), path)
+			has, makes, err := db.Version(cmd.Context(), database)
 			if err != nil {
 				return errors.New(err.Error()) // whatever it is, its status is 1
 			}
-			if err := printVersions(cmd, tables{path, has, makes, has == makes}); err != nil {
+			if err := printVersions(cmd, tables{database.Database(), has, makes, has == makes}); err != nil {
 				return err
 			}
 			switch {
@@ -100,40 +99,42 @@ func newMigrateUpgradeCommand() *cobra.Command {
 		Short:   "Bring the tables up to date",
 		Long: `
 Bring the tables up to date, all steps or none, or make them if there are none. The
-server must be stopped. There is no way back but a copy of the file registry.db that
-was made before.`,
+server must be stopped, and so must all that use the same PostgreSQL. There is no way
+back but a copy of the file registry.db, or of the database, that was made before.`,
 		Example: `  cp -p /var/lib/nearsight/registry.db /var/lib/nearsight/registry.db.before
   nearsight migrate upgrade --data /var/lib/nearsight`,
 		Args: takes(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			dir, path, err := migrating(cmd)
+			dir, database, err := migrating(cmd)
 			if err != nil {
 				return err
 			}
-			before, makes, err := db.Version(cmd.Context(), path)
+			before, makes, err := db.Version(cmd.Context(), database)
 			if err != nil {
 				return errors.New(err.Error())
 			}
 			if len(args) == 1 && args[0] != strconv.FormatInt(makes, 10) {
 				return usagef("this program brings tables to version %d, and to no other", makes)
 			}
-			if err := upgrade(cmd, dir, path); err != nil {
+			if err := upgrade(cmd, dir, database); err != nil {
 				return errors.New(err.Error())
 			}
 			note(cmd, "the tables were of version %d and are of version %d", before, makes)
-			return printVersions(cmd, tables{path, makes, makes, true})
+			return printVersions(cmd, tables{database.Database(), makes, makes, true})
 		},
 	}
 }
 
 // upgrade migrates the database of a server that does not run.
-func upgrade(cmd *cobra.Command, dir, path string) (err error) {
-	var lock *os.File
-	if lock, err = lockData(dir); err != nil {
-		return err
+func upgrade(cmd *cobra.Command, dir string, database db.Options) (err error) {
+	if database.URL == "" {
+		lock, err := lockData(dir)
+		if err != nil {
+			return err
+		}
+		defer lock.Close()
 	}
-	defer lock.Close()
-	d, err := db.Open(cmd.Context(), db.Options{Path: path})
+	d, err := db.Open(cmd.Context(), database)
 	if err != nil {
 		return err
 	}
@@ -150,10 +151,16 @@ programs wrote has no place in them.`,
 		Example: `  nearsight migrate downgrade 1`,
 		Args:    takes(0, 1),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, path, err := migrating(cmd)
+			dir, database, err := migrating(cmd)
 			if err != nil {
 				return err
 			}
+			if database.URL != "" {
+				return fmt.Errorf("tables are not changed back: what newer programs wrote has no place in older ones, and would be lost. "+
+					"To go back, stop all servers that use %s, restore it from what pg_dump wrote before the upgrade, and start the older program; "+
+					"images that came since then are not in it (nearsight check shows what of them is in the stores)", database.Database())
+			}
+			path := database.Path
 			return fmt.Errorf("tables are not changed back: what newer programs wrote has no place in older ones, and would be lost. "+
 				"To go back, stop the server, put the copy of %s that was made before the upgrade in its place, remove the files %s-wal and %s-shm, "+
 				"and start the older program; images that came since then are not in it (nearsight check shows what of them is in the stores of %s)",

@@ -36,9 +36,11 @@ type node struct {
 	log          *slog.Logger
 	stopping     atomic.Bool
 
+	urlKeys        *identity.URLKeys // nil: there are no signed URLs
 	handler, admin http.Handler
 	registry       http.Handler                      // of the Registry API
 	direct         func(remote string) wire.Answerer // nil: all requests are the handler's
+	face           *tlsFace                          // nil: no TLS
 	parts          []func(context.Context) error     // each runs until its context ends
 	closers        []func() error                    // in the order of opening
 }
@@ -53,22 +55,36 @@ func newNode(ctx context.Context, c Config, log *slog.Logger) (_ *node, err erro
 		}
 	}()
 
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := n.openFace(c); err != nil {
+		return nil, err
+	}
+	if n.urlKeys, err = n.openURLKeys(c); err != nil {
+		return nil, err
+	}
+	if c.Role == roleEdge {
+		if err := n.openEdge(ctx, c, metrics); err != nil {
+			return nil, err
+		}
+		return n, nil
+	}
 	limits := registry.Limits{
 		Properties: c.Images.MaxProperties, Tags: c.Images.MaxTags, Members: c.Images.MaxMembers, Locations: c.Images.MaxLocations,
 		DiskFormats: c.Images.DiskFormats, ContainerFormats: c.Images.ContainerFormats,
 	}
 	var events *bus.Local // set before the first change
-	records, err := db.Open(ctx, db.Options{
-		Path: filepath.Join(c.Data, "registry.db"), Limits: limits,
-		Notify: func(revision int64) { events.Notify(revision) },
-	})
+	base := c.database()
+	base.Limits, base.Log, base.Notify = limits, log, func(revision int64) { events.Notify(revision) }
+	records, err := db.Open(ctx, base)
 	if err != nil {
 		return nil, err
 	}
 	n.closers = append(n.closers, records.Close)
 	events = bus.New(records)
-	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := n.publish(c, events); err != nil {
+		return nil, err
+	}
 	stores, check, err := openStores(ctx, c, false, guard.NewMetrics(metrics), log)
 	if err != nil {
 		return nil, err
@@ -79,10 +95,10 @@ func newNode(ctx context.Context, c Config, log *slog.Logger) (_ *node, err erro
 	}
 	n.closers = append(n.closers, kept.Close)
 	reaper := &task.Reaper{Uploads: records, Store: stores, Grace: c.Origin.OrphanGrace, Log: log}
-	// Uploads that a crash cut will not go on: nobody else uploads here.
-	if err := reaper.AbortUnfinished(ctx); err != nil {
+	if err := n.inherit(ctx, c, records, reaper); err != nil {
 		return nil, err
 	}
+	n.forgetEvents(c, records)
 	callers, err := n.openIdentity(c)
 	if err != nil {
 		return nil, err
@@ -91,7 +107,14 @@ func newNode(ctx context.Context, c Config, log *slog.Logger) (_ *node, err erro
 	if err != nil {
 		return nil, err
 	}
-	n.assemble(c, parts{limits, records, events, stores, check, kept, reaper, metrics, callers, staging})
+	nodes := api.Nodes{Images: records, Log: records, Events: events, Edges: records}
+	if nodes.Secret, err = c.nodeSecret(); err != nil {
+		return nil, err
+	}
+	if nodes.CA, err = c.nodeAuthorities(); err != nil {
+		return nil, err
+	}
+	n.assemble(c, parts{limits, records, events, stores, check, kept, reaper, metrics, callers, staging, nodes})
 	return n, nil
 }
 
@@ -107,14 +130,14 @@ type parts struct {
 	metrics *prometheus.Registry
 	callers identity.Identifier // nil: they are not told apart
 	staging origin.WriteStore
+	nodes   api.Nodes
 }
 
 // assemble connects them.
 func (n *node) assemble(c Config, p parts) {
-	images := proxy.NewRecords(proxy.RecordsOptions{
-		Images: p.records, Log: p.records, Events: p.events,
-		Size: c.Cache.Records, Absent: c.Cache.UnknownRecords, Logger: n.log,
-	})
+	memory := c.memory(n.log)
+	memory.Images, memory.Log, memory.Events = p.records, p.records, p.events
+	images := proxy.NewRecords(memory)
 	places := images.Locations(p.records)
 	// Several, so that a server of a stranger that sends little keeps nobody else.
 	hasher := &task.Hasher{Locations: places, Images: images, Store: p.stores, Workers: 4, Log: n.log}
@@ -126,7 +149,8 @@ func (n *node) assemble(c Config, p parts) {
 		MaxImageSize: int64(c.Images.MaxSize), StallTimeout: c.Server.StallTimeout,
 		DefaultLimit: c.Images.PageSize, MaxLimit: c.Images.MaxPageSize,
 		Limits: p.limits, PublicURL: c.Server.PublicURL, Log: n.log,
-		Metadefs: p.records, Identity: p.callers, Anonymous: c.Identity.Anonymous, CacheCalls: c.Cache.API, V1: c.Server.V1,
+		Metadefs: p.records, Identity: p.callers, Anonymous: c.Identity.Anonymous, URLKeys: n.urlKeys, CacheCalls: c.Cache.API, V1: c.Server.V1,
+		Nodes: p.nodes,
 	})
 	old := v1.New(v1.Options{API: calls, Images: images, Log: n.log})
 	var beside *v1.API // nil: only the Registry API is there of it
@@ -136,25 +160,34 @@ func (n *node) assemble(c Config, p parts) {
 	edge := proxy.New(proxy.Options{
 		Records: images, API: calls, Cache: p.cache, Store: p.stores, Stores: p.stores, Log: n.log,
 		Metrics: p.metrics, Version: readVersion().Version, CacheCalls: c.Cache.API, V1: beside,
+		Limits: proxy.Limits(c.Limits),
 	})
-	n.handler = edge.Handler()
+	n.serveBy(c, edge)
 	n.registry = edge.RegistryHandler(v1.NewRegistry(old))
-	if c.Server.Direct {
-		n.direct = edge.Direct
+	n.parts = append(n.parts, edge.Run, calls.Run, p.records.Run, p.reaper.Run, hasher.Run, runner.Run, p.cache.Run)
+}
+
+// serveBy has requests answered by p.
+func (n *node) serveBy(c Config, p *proxy.Proxy) {
+	n.handler = p.Handler()
+	if c.Server.Direct && n.face == nil { // which only net/http speaks
+		n.direct = p.Direct
 	}
-	n.admin = edge.AdminHandler(proxy.Check{Name: "running", Run: func(context.Context) error {
+	n.admin = p.AdminHandler(proxy.Check{Name: "running", Run: func(context.Context) error {
 		if n.stopping.Load() {
 			return errors.New("being stopped")
 		}
 		return nil
 	}})
-	n.parts = append(n.parts, edge.Run, p.reaper.Run, hasher.Run, runner.Run, p.cache.Run)
 }
 
 // openIdentity returns who names the callers, nil if they are not told apart.
 func (n *node) openIdentity(c Config) (identity.Identifier, error) {
-	if c.Identity.Kind == "none" {
+	switch c.Identity.Kind {
+	case "none":
 		return nil, nil
+	case "keystone":
+		return openKeystone(c)
 	}
 	tokens, err := identity.Open(c.Identity.Tokens, n.log)
 	if errors.Is(err, fs.ErrNotExist) {

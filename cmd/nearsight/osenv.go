@@ -30,10 +30,11 @@ type connection struct {
 	server, token     string
 	cacert, cert, key string // files; "" for those of the system, and for none
 	insecure          bool
+	login             bool // the OS_* variables say how; server may be "", for that of the catalog
 }
 
 // connectionOf returns the connection of a command line. It is a usageError if an
-// OpenStack shell wants a login with its identity service, which is not done here.
+// OpenStack shell describes its login by a file, which is not read here.
 func connectionOf(cmd *cobra.Command) (connection, error) {
 	c := connection{
 		server:   cmp.Or(flagText(cmd, "server"), os.Getenv("NEARSIGHT_SERVER")),
@@ -51,14 +52,17 @@ func connectionOf(cmd *cobra.Command) (connection, error) {
 		c.server = cmp.Or(c.server, defaultServer)
 		return c, nil
 	}
-	login := firstOf("OS_AUTH_URL", "OS_CLOUD") != ""
 	switch {
-	case login && c.token == "":
-		return c, usagef("the environment asks for a login with the identity service (OS_AUTH_URL, OS_CLOUD), which nearsight does not do: " +
-			"give it a token, with NEARSIGHT_TOKEN or OS_TOKEN (openstack token issue -f value -c id prints one), or name the server with --server")
-	case login && c.server == "":
-		return c, usagef("which server? The catalog of the identity service is not read: " +
-			"name it with --server, NEARSIGHT_SERVER or OS_IMAGE_ENDPOINT_OVERRIDE")
+	case c.server != "" && c.token != "":
+		return c, nil
+	case os.Getenv("OS_AUTH_URL") != "":
+		c.login = true // for the token or the catalog, or both
+		return c, nil
+	case os.Getenv("OS_CLOUD") != "" && c.token == "":
+		return c, usagef("OS_CLOUD names a login in clouds.yaml, which nearsight does not read: " +
+			"set OS_AUTH_URL and the like instead, or give it a token, with NEARSIGHT_TOKEN or OS_TOKEN, or name the server with --server")
+	case os.Getenv("OS_CLOUD") != "" && c.server == "":
+		return c, usagef("which server? Name it with --server, NEARSIGHT_SERVER or OS_IMAGE_ENDPOINT_OVERRIDE")
 	}
 	c.server = cmp.Or(c.server, defaultServer)
 	return c, nil
@@ -101,10 +105,22 @@ func clientOptions(cmd *cobra.Command) (client.Options, error) {
 	if err != nil {
 		return client.Options{}, err
 	}
-	return client.Options{
+	opt := client.Options{
 		Server: c.server, UserAgent: userAgent(), Token: c.token,
 		CAFile: c.cacert, CertFile: c.cert, KeyFile: cmp.Or(c.key, c.cert), Insecure: c.insecure, // a file may hold both
-	}, nil
+	}
+	if !c.login {
+		return opt, nil
+	}
+	l, err := newLogin(opt)
+	if err != nil {
+		return opt, err
+	}
+	opt.Token, opt.TokenSource = "", l.token
+	if opt.Server == "" {
+		opt.Server, err = l.endpoint(cmd.Context())
+	}
+	return opt, err
 }
 
 // newClient returns a client for the server of the command line.

@@ -272,12 +272,19 @@ func cmdDisk(ts *testscript.TestScript, neg bool, args []string) {
 
 // mustHold fails unless got OP want holds.
 func mustHold(ts *testscript.TestScript, what string, got float64, op, text string) {
+	if !holds(ts, got, op, text) {
+		ts.Fatalf("%s is %.0f, not %s %s", what, got, op, text)
+	}
+}
+
+// holds reports whether a number is as a script wants it.
+func holds(ts *testscript.TestScript, got float64, op, text string) bool {
 	want, err := strconv.ParseFloat(text, 64)
 	ts.Check(err)
-	holds := map[string]bool{"==": got == want, "<": got < want, "<=": got <= want, ">": got > want, ">=": got >= want}
-	if ok, known := holds[op]; !known {
+	ops := map[string]bool{"==": got == want, "<": got < want, "<=": got <= want, ">": got > want, ">=": got >= want}
+	ok, known := ops[op]
+	if !known {
 		ts.Fatalf("%q is none of == < <= > >=", op)
-	} else if !ok {
-		ts.Fatalf("%s is %.0f, not %s %.0f", what, got, op, want)
 	}
+	return ok
 }

@@ -46,6 +46,7 @@ func scripts(t *testing.T) testscript.Params {
 			env.Values[siteKey{}] = s
 			env.Defer(s.close)
 			newShelf(t, env)
+			env.Values[fleetKey{}] = &fleet{}
 			env.Setenv("NEARSIGHT_REGISTRY_LISTEN", "off") // its default is one for all scripts
 			env.Setenv("DATA", filepath.Join(env.WorkDir, "data"))
 			env.Setenv("IMAGES", machineImages())
@@ -67,6 +68,11 @@ func scripts(t *testing.T) testscript.Params {
 			"relay":    cmdRelay,
 			"crashed":  cmdCrashed,
 			"daemon":   cmdDaemon,
+			"edge":     cmdEdge,
+			"edges":    cmdEdges,
+			"at":       cmdAt,
+			"until":    cmdUntil,
+			"becomes":  cmdBecomes,
 
 			"get":     cmdMethod("GET"),
 			"gethit":  cmdGetHit,
@@ -102,6 +108,10 @@ func scripts(t *testing.T) testscript.Params {
 			"field":     cmdField,
 			"glob":      cmdGlob,
 			"powerless": cmdPowerless,
+
+			"raw":    cmdRaw,
+			"drip":   cmdDrip,
+			"repeat": cmdRepeat,
 
 			"gate":   cmdGate,
 			"peer":   cmdPeer,

@@ -22,6 +22,7 @@ import (
 // flagNames are the settings that are flags of serve.
 var flagNames = map[string]string{
 	"data":                         "data",
+	"role":                         "role",
 	"server.listen":                "listen",
 	"server.admin":                 "admin",
 	"server.insecure_allow_remote": "insecure-allow-remote",
@@ -52,6 +53,7 @@ Exit status: 0 stopped by a signal, 1 failed, 2 wrong configuration.`,
 	flags := cmd.Flags()
 	flags.String("config", "", "configuration `FILE`; also NEARSIGHT_CONFIG")
 	flags.String("data", d.Data, "`DIR` of all that the server keeps")
+	flags.String("role", d.Role, "`ROLE` of the server: none, central or edge")
 	flags.String("listen", string(d.Server.Listen), "`HOST:PORT` of the API; port 0 picks a free one")
 	flags.String("admin", string(d.Server.Admin), "`HOST:PORT` of health and metrics")
 	flags.String("registry-listen", string(d.Registry.Listen), "`HOST:PORT` of the Registry API of 2011, or off")
@@ -155,13 +157,15 @@ func (n *node) run(ctx context.Context, listener, admin net.Listener, records *r
 	}
 
 	f := newFront(n)
-	health := proxy.Server(n.admin, n.log)
+	health := proxy.Server(proxy.Patient(n.admin, n.stall), n.log)
 	g.Go(func() error { return ignoreClosed(f.wires.Serve(listener)) })
-	g.Go(func() error { return ignoreClosed(f.server.Serve(f.wires.Rest(listener))) })
+	g.Go(func() error { return ignoreClosed(f.server.Serve(n.face.over(f.wires.Rest(listener)))) })
 	if records != nil {
-		g.Go(func() error { return ignoreClosed(f.server.Serve(records)) })
+		g.Go(func() error {
+			return ignoreClosed(f.server.Serve(&registryListener{n.face.over(wire.Patient(records, n.stall))}))
+		})
 	}
-	g.Go(func() error { return ignoreClosed(health.Serve(admin)) })
+	g.Go(func() error { return ignoreClosed(health.Serve(n.face.over(wire.Patient(admin, n.stall)))) })
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():
@@ -206,13 +210,13 @@ type front struct {
 func newFront(n *node) *front {
 	requests, cut := context.WithCancel(context.Background())
 	f := &front{wires: &wire.Server{NewAnswerer: n.direct, Stall: n.stall, Log: n.log}, cut: cut}
-	f.server = proxy.Server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	f.server = proxy.Server(proxy.Patient(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !f.busy.TryRLock() {
 			panic(http.ErrAbortHandler) // its connection is closed already
 		}
 		defer f.busy.RUnlock()
 		n.handlerOf(r).ServeHTTP(w, r)
-	}), n.log)
+	}), n.stall), n.log)
 	f.server.BaseContext = func(l net.Listener) context.Context { return baseContext(requests, l) }
 	return f
 }

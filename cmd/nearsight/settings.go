@@ -110,6 +110,7 @@ func loadConfig(file string, environ []string, flags map[string]string) (c Confi
 	if err := errors.Join(problems...); err != nil {
 		return c, unknown, err
 	}
+	c.setForRole(all)
 	for name, s := range c.Stores {
 		problems = append(problems, s.check(name, all))
 	}

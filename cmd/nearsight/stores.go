@@ -177,7 +177,16 @@ func (c *Config) withImplied() map[string]*Store {
 // URLs. It asks no server. asIs leaves directories as they are: see file.Options.
 func openStores(ctx context.Context, c Config, asIs bool, metrics *guard.Metrics, log *slog.Logger) (set *origin.Set, check func(context.Context, string) error, err error) {
 	stores := c.withImplied()
-	var members []origin.Member
+	members, check, err := openMembers(ctx, c, stores, asIs, metrics, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	set, err = origin.NewSet(c.Origin.Store, members...)
+	return set, check, err
+}
+
+// openMembers opens stores, in the order of their names.
+func openMembers(ctx context.Context, c Config, stores map[string]*Store, asIs bool, metrics *guard.Metrics, log *slog.Logger) (members []origin.Member, check func(context.Context, string) error, err error) {
 	names := make([]string, 0, len(stores))
 	for name := range stores {
 		names = append(names, name)
@@ -209,11 +218,7 @@ func openStores(ctx context.Context, c Config, asIs bool, metrics *guard.Metrics
 		}
 		members = append(members, m)
 	}
-	if err := apart(stores); err != nil {
-		return nil, nil, err
-	}
-	set, err = origin.NewSet(c.Origin.Store, members...)
-	return set, check, err
+	return members, check, apart(stores)
 }
 
 // openWriter opens a store that takes uploads. The properties are what operators

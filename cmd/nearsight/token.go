@@ -27,6 +27,8 @@ setting identity.tokens names. The file holds hashes: whoever steals it can use 
 A server that runs follows it within a second.
 
 These commands need the file, and no server.`)
+	cmd.Example = `  nearsight token create --file tokens.json --project web --role member
+  nearsight token ls --file tokens.json`
 	cmd.PersistentFlags().String("file", "", "`FILE` of the tokens; also "+tokensEnv)
 	cmd.AddCommand(newTokenCreateCommand(), newTokenListCommand(), newTokenRemoveCommand())
 	return cmd
@@ -150,7 +152,9 @@ func newTokenListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "ls",
 		Short: "List the tokens: who holds them, not what they are",
-		Args:  takes(0, 0),
+		Example: `  nearsight token ls --file tokens.json
+  nearsight token ls --file tokens.json --json | jq -r '.[] | select(.project == "web").name'`,
+		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			file, err := tokenFile(cmd)
 			if err != nil {
@@ -193,7 +197,11 @@ func newTokenRemoveCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "rm NAME...",
 		Short: "Remove tokens: who holds them is nobody any more",
-		Args:  takes(1, -1),
+		Long: `
+Remove tokens, by the names that token ls shows: who holds them is nobody any more, a
+second later. All are removed or, if there is none of one name, none.`,
+		Example: `  nearsight token rm --file tokens.json anna web-2`,
+		Args:    takes(1, -1),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			file, err := tokenFile(cmd)
 			if err != nil {

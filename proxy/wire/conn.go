@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,7 +30,7 @@ const (
 // A Conn is a TCP connection that sends a *cache.Section by sendfile, and gives
 // up on a client which takes no byte for its stall, and on nobody else: a slow
 // reader finishes. That is what a write timeout of net/http cannot do, since it
-// bounds the whole answer. Its write deadline is its own.
+// bounds the whole answer. A write deadline that is set from outside ends writes too.
 //
 // One goroutine at a time may write.
 type Conn struct {
@@ -43,8 +44,10 @@ type Conn struct {
 
 	now      time.Time // at the last Tick
 	ticked   bool      // since the last write began
-	deadline time.Time // of writes
+	deadline time.Time // of writes, for the next look
 	turn     int64     // bytes sent since this connection last waited for anything
+
+	bound atomic.Int64 // a write deadline from outside, in ns since 1970; 0: none
 
 	// What send is about to do; it is a method so that nothing is allocated
 	// for a call of it.
@@ -228,8 +231,42 @@ func (p *patience) renew() {
 	each := c.stall / looks
 	if c.deadline.Sub(now) < each/2 {
 		c.deadline = now.Add(each)
-		c.SetWriteDeadline(c.deadline)
+		c.look()
 	}
+}
+
+// look has a write end at the deadline, or at the bound if that comes first.
+func (c *Conn) look() {
+	for {
+		bound := c.bound.Load()
+		at := c.deadline
+		if bound != 0 && bound < at.UnixNano() {
+			at = time.Unix(0, bound)
+		}
+		c.TCPConn.SetWriteDeadline(at)
+		if c.bound.Load() == bound { // else what was just set was undone
+			return
+		}
+	}
+}
+
+// SetWriteDeadline implements net.Conn: writes end then, or before if the client stands
+// still. Anybody may call it at any time.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	if t.IsZero() {
+		c.bound.Store(0) // if it has passed, the next write looks again
+		return nil
+	}
+	c.bound.Store(t.UnixNano())
+	if next := time.Now().Add(c.stall / looks); next.Before(t) {
+		t = next
+	}
+	return c.TCPConn.SetWriteDeadline(t)
+}
+
+// SetDeadline implements net.Conn.
+func (c *Conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
 // goesOn decides after a write failed with err. If that was the deadline, the
@@ -240,6 +277,9 @@ func (p *patience) renew() {
 // for room in the kernel's buffer says nothing about what leaves it.
 func (p *patience) goesOn(err error) bool {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	if bound := p.c.bound.Load(); bound != 0 && bound <= time.Now().UnixNano() {
 		return false
 	}
 	p.c.deadline = time.Time{} // passed
