@@ -83,7 +83,7 @@ type Limits struct {
 	// RawOverMapping lets data in a mapping format be stored as raw; false refuses
 	// it (rule D4).
 	RawOverMapping bool
-	// LUKS2 lets LUKS 2 be stored as raw without a word; true refuses it.
+	// RefuseLUKS2 refuses LUKS 2 that is declared raw (rule D4).
 	RefuseLUKS2 bool
 }
 

@@ -61,6 +61,8 @@ func checkVMDKDescriptor(text []byte, l Limits) error {
 		}
 	}
 	switch {
+	case extents == 0 && created == "":
+		return refuse("vmdk-descriptor", "the descriptor says nothing")
 	case !slices.ContainsFunc(l.VMDKTypes, func(t string) bool { return strings.EqualFold(t, created) }):
 		return refuse("vmdk-subformat", "createType %.40q", created)
 	case extents != 1:
