@@ -31,7 +31,11 @@ func newBenchClient(b *testing.B, s *site) *benchClient {
 }
 
 func (c *benchClient) get(b *testing.B, img *registry.Image, field string, status int) {
-	fmt.Fprintf(c.c, "GET /v2/images/%s/file HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", img.ID, field)
+	c.getPath(b, "/v2/images/"+img.ID+"/file", field, status)
+}
+
+func (c *benchClient) getPath(b *testing.B, path, field string, status int) {
+	fmt.Fprintf(c.c, "GET %s HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", path, field)
 	resp, err := http.ReadResponse(c.r, c.req)
 	if err != nil || resp.StatusCode != status {
 		b.Fatalf("%v %v", resp, err)

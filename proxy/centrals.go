@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ var errUnreachable = errors.New("no central can be reached")
 // Centrals are the servers of one registry, of which each will do. It is an
 // http.RoundTripper that sends a request for any host to one of them: to the next if
 // nothing of it was sent, or if it has no body and only asks, and there was no answer.
+// After one that was not answered in its time, the next is sent to another.
 type Centrals struct {
 	urls      []*url.URL
 	first     atomic.Uint32 // that could be reached last
@@ -81,7 +83,13 @@ func (c *Centrals) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		errs = append(errs, fmt.Errorf("central %s: %w", c.urls[at].Host, err))
 		unreachable = unreachable && !sent
-		if sent && !asks || r.Context().Err() != nil {
+		if r.Context().Err() != nil {
+			if context.Cause(r.Context()) != context.Canceled { // it was too long without an answer, not given up
+				c.first.CompareAndSwap(first, (at+1)%uint32(len(c.urls)))
+			}
+			break
+		}
+		if sent && !asks {
 			break
 		}
 	}

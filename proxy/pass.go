@@ -218,7 +218,10 @@ func (p *Pass) compare(res *http.Response) error {
 	case res.StatusCode == http.StatusNotFound: // and the caller saw it by what is remembered
 		p.Records.forget(x.image)
 		img, err := p.Records.Get(res.Request.Context(), x.image)
-		if err == nil && x.caller.May(registry.Show, img) == nil {
+		if err == nil {
+			err = x.caller.May(registry.Show, img)
+		}
+		if !errors.Is(err, registry.ErrNotFound) {
 			return errBehind
 		}
 	}

@@ -96,37 +96,42 @@ func (p *Proxy) listViews(c *gin.Context) {
 	if d == nil {
 		return
 	}
-	ctx := c.Request.Context()
-	v, err := p.openData(ctx, d)
-	if err != nil {
+	views, err := p.viewsOf(c.Request.Context(), d)
+	if err != nil && !errors.As(err, new(*viewError)) {
 		p.failData(c, d.img, err)
 		return
 	}
-	defer v.Close()
-	answer := struct {
-		Views []viewEntry `json:"views"`
-	}{[]viewEntry{}}
-	for _, name := range diskformat.ViewNames() {
-		var none *viewError
-		switch err := v.show(ctx, name); {
-		case errors.As(err, &none):
-			continue
-		case err != nil:
-			p.failData(c, d.img, err)
-			return
-		}
-		answer.Views = append(answer.Views, viewEntry{name, v.size, dataPrefix + d.img.ID + dataSuffix + "/" + name, v.tag()})
-	}
-	img, err := p.records.Get(ctx, d.img.ID)
-	if err != nil {
+	if d.img, err = p.records.Get(c.Request.Context(), d.img.ID); err != nil {
 		p.fail(c, err)
 		return
 	}
-	if p.refused(d, img) {
+	if p.refused(d, d.img) {
 		return
 	}
-	p.setFreshness(c.Writer.Header(), img)
-	api.WriteJSON(c.Writer, c.Request, http.StatusOK, answer)
+	p.setFreshness(c.Writer.Header(), d.img)
+	api.WriteJSON(c.Writer, c.Request, http.StatusOK, struct {
+		Views []viewEntry `json:"views"`
+	}{append([]viewEntry{}, views...)})
+}
+
+// viewsOf returns the views that the image of d has. A viewError if it can have none.
+func (p *Proxy) viewsOf(ctx context.Context, d *download) ([]viewEntry, error) {
+	v, err := p.openData(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	var views []viewEntry
+	for _, name := range diskformat.ViewNames() {
+		switch err := v.show(ctx, name); {
+		case errors.As(err, new(*viewError)):
+		case err != nil:
+			return nil, err
+		default:
+			views = append(views, viewEntry{name, v.size, dataPrefix + d.img.ID + dataSuffix + "/" + name, v.tag()})
+		}
+	}
+	return views, nil
 }
 
 // forView returns what is known of a request for views, or answers it and returns nil.

@@ -23,10 +23,13 @@ import (
 )
 
 // patches returns a disk of n bytes of which a third of the clusters is in use, in runs
-// that begin and end within chunks.
+// that begin and end within chunks. The clusters can be compressed, but not far.
 func patches(n int, seed uint64) []byte {
 	rng := rand.New(rand.NewPCG(seed, 3))
 	disk := pattern(n, byte(seed))
+	for i := range disk {
+		disk[i] &= 0x1f
+	}
 	for off := 0; off < n; {
 		off = min(n, off+(1+rng.IntN(6))<<16)
 		end := min(n, off+(1+rng.IntN(12))<<16)

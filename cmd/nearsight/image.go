@@ -34,6 +34,7 @@ that the image should have, 130 interrupted.`)
 		newImageSetCommand(),
 		newImageUnsetCommand(),
 		newImageSaveCommand(),
+		newImageViewsCommand(),
 		newImageDeleteCommand(),
 		newImageStateCommand("deactivate", "Refuse the data of images to all but admins", (*client.Client).Deactivate),
 		newImageStateCommand("reactivate", "Hand out the data of images again", (*client.Client).Reactivate),

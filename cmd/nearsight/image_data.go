@@ -216,8 +216,13 @@ bytes are there and their hash is right; until then they are in FILE.part. When
 the command is interrupted or fails, the same command goes on from there.
 
 With --file - the data goes to standard output, and only the exit status tells
-whether it was right.`,
+whether it was right.
+
+With --as the disk in the image is saved in another format, which the server computes
+from the data as it is stored; see image views. Nobody knows the hash of that
+beforehand: its length and version are verified.`,
 		Example: `  nearsight image save debian --file debian.qcow2
+  nearsight image save debian --as raw --file debian.raw
   nearsight image save debian --file - --prefer disks,ceph | md5sum`,
 		Args: takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -244,6 +249,7 @@ whether it was right.`,
 	}
 	cmd.Flags().StringVar(&file, "file", "", "`FILE` to write, - for standard output")
 	cmd.Flags().BoolVar(&opt.Overwrite, "force", false, "replace a file that exists")
+	cmd.Flags().StringVar(&opt.View, "as", "", "`FORMAT` to save the disk in: raw, qcow2, vmdk, vmdk-stream, vhd, vhd-fixed, vdi or vhdx")
 	cmd.Flags().IntVar(&opt.Parallel, "parallel", 1, "fetch over so `MANY` connections at once")
 	cmd.Flags().StringSliceVar(&opt.Prefer, "prefer", nil, "`STORE[,STORE...]` to read what is not cached from first; see store ls")
 	return cmd

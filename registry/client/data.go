@@ -24,6 +24,8 @@ type Range struct {
 	// Prefer names stores, in the order in which what is not cached is read from
 	// them. ErrInvalid if the server has none such.
 	Prefer []string
+	// View, if not empty, is the name of a view to download instead of the data.
+	View string
 }
 
 // Download returns bytes of the image id. Of the object, Info.Validator is the
@@ -46,7 +48,11 @@ func (c *Client) Download(ctx context.Context, id string, r Range) (*origin.Obje
 	if len(r.Prefer) > 0 {
 		query.Set("prefer", strings.Join(r.Prefer, ","))
 	}
-	req, err := c.request(ctx, http.MethodGet, withQuery(imagePath(id)+"/file", query.Encode()), nil)
+	path := imagePath(id) + "/file"
+	if r.View != "" {
+		path += "/" + url.PathEscape(r.View)
+	}
+	req, err := c.request(ctx, http.MethodGet, withQuery(path, query.Encode()), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -38,6 +38,10 @@ type SaveOptions struct {
 	Parallel int
 	// Prefer names stores, see Range.
 	Prefer []string
+	// View, if not empty, is the name of a view of the disk in the image, which is
+	// taken instead of the data: see Views. Nobody knows the hash of one, so that
+	// nothing but its length and, all along, its ETag says that it is the right one.
+	View string
 	// Stall is how long a connection may bring nothing before it counts as
 	// broken, 0 means a minute.
 	Stall time.Duration
@@ -62,13 +66,14 @@ const (
 // there are several at a time. In the end
 // the SHA-512 of all bytes, or their MD5 if the record has no other hash, must
 // be that of the record: else the partial file is removed and the error wraps
-// ErrIntegrity. Blocks of zeros become holes.
+// ErrIntegrity. Blocks of zeros become holes. ErrNotFound if the image has no view
+// opt.View.
 //
 // fs.ErrExist if the file exists and is not to be overwritten, also when it
 // appeared meanwhile; ErrConflict if the image has no data. After any other
 // error, and when ctx ends, the partial file stays.
 func (c *Client) Save(ctx context.Context, img *registry.Image, path string, opt SaveOptions) error {
-	t, err := c.newTransfer(img, opt)
+	t, err := c.newTransfer(ctx, img, opt)
 	if err != nil {
 		return fmt.Errorf("save: %w", err)
 	}
@@ -97,7 +102,7 @@ func (c *Client) Save(ctx context.Context, img *registry.Image, path string, opt
 // before the last is there to be verified, only the error tells whether they
 // are right.
 func (c *Client) Copy(ctx context.Context, img *registry.Image, w io.Writer, opt SaveOptions) error {
-	t, err := c.newTransfer(img, opt)
+	t, err := c.newTransfer(ctx, img, opt)
 	if err != nil {
 		return fmt.Errorf("copy: %w", err)
 	}
@@ -119,17 +124,19 @@ type transfer struct {
 	off  int64  // bytes that out has
 	sum  digest // of these
 	etag string // the version they belong to; "" while unknown
+	pin  string // the version that is wanted; "" if any is
 	// learned, if not nil, is called with the ETag before the first byte.
 	learned func(etag string) error
 }
 
-// A digest is a hash that knows its result.
+// A digest is a hash that knows its result. Without a Hash it is that of a view, and
+// want its ETag.
 type digest struct {
 	hash.Hash
 	name, want string
 }
 
-func (c *Client) newTransfer(img *registry.Image, opt SaveOptions) (*transfer, error) {
+func (c *Client) newTransfer(ctx context.Context, img *registry.Image, opt SaveOptions) (*transfer, error) {
 	if opt.Retries == 0 {
 		opt.Retries = saveRetries
 	}
@@ -150,6 +157,12 @@ func (c *Client) newTransfer(img *registry.Image, opt SaveOptions) (*transfer, e
 	}
 	t := &transfer{c: c, img: img, opt: opt, size: *img.Size}
 	switch {
+	case opt.View != "":
+		v, err := c.view(ctx, img, opt.View)
+		if err != nil {
+			return nil, err
+		}
+		t.size, t.etag, t.pin, t.sum = v.Size, v.ETag, v.ETag, digest{nil, "view", v.ETag}
 	case img.HashAlgo == "sha512" && img.HashValue != "":
 		t.sum = digest{sha512.New(), "SHA-512", img.HashValue}
 	case img.Checksum != "":
@@ -166,8 +179,10 @@ func (t *transfer) saveTo(ctx context.Context, p *part) error {
 	// with them lets the server say whether it still has the same.
 	version := partVersion{Hash: t.sum.name + ":" + strings.ToLower(t.sum.want)}
 	restart := func() error {
-		t.off, t.etag, version.ETag = 0, "", ""
-		t.sum.Reset()
+		t.off, t.etag, version.ETag = 0, t.pin, t.pin
+		if t.sum.Hash != nil {
+			t.sum.Reset()
+		}
 		return errors.Join(p.reset(), p.setVersion(version))
 	}
 	t.out = p
@@ -200,6 +215,10 @@ func (t *transfer) saveTo(ctx context.Context, p *part) error {
 // rehash reads what p kept from an earlier Save, so that the hash in the end is
 // of all bytes.
 func (t *transfer) rehash(ctx context.Context, p *part) error {
+	if t.sum.Hash == nil {
+		t.off = p.off
+		return nil
+	}
 	buf := make([]byte, copyBuffer)
 	for t.off < p.off {
 		if ctx.Err() != nil {
@@ -248,6 +267,9 @@ func (t *transfer) run(ctx context.Context) error {
 			return err
 		}
 	}
+	if t.sum.Hash == nil {
+		return nil
+	}
 	if got := hex.EncodeToString(t.sum.Sum(nil)); !strings.EqualFold(got, t.sum.want) {
 		return fmt.Errorf("%w: the %s of the %d bytes is %s, and the record of image %s says %s",
 			ErrIntegrity, t.sum.name, t.size, got, t.img.ID, t.sum.want)
@@ -293,7 +315,7 @@ func (t *transfer) watched(ctx context.Context) (context.Context, *time.Timer, f
 
 // open asks for bytes of an image of t.size.
 func (t *transfer) open(ctx context.Context, r Range) (*origin.Object, error) {
-	r.Prefer = t.opt.Prefer
+	r.Prefer, r.View = t.opt.Prefer, t.opt.View
 	obj, err := t.c.Download(ctx, t.img.ID, r)
 	if err != nil {
 		return nil, err
@@ -353,7 +375,9 @@ func (t *transfer) write(b []byte) error {
 	if _, err := t.out.Write(b); err != nil {
 		return fmt.Errorf("at byte %d of %d: %w", t.off, t.size, err)
 	}
-	t.sum.Write(b)
+	if t.sum.Hash != nil {
+		t.sum.Write(b)
+	}
 	t.off += int64(len(b))
 	t.opt.Progress(t.off, t.size)
 	return nil
