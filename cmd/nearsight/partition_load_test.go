@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
 	"time"
 )
 
@@ -52,6 +54,18 @@ func (l *load) start() {
 			l.wg.Go(func() { l.read(rand.New(rand.NewPCG(l.seed, uint64(100+2*i+j))), n, caller) })
 		}
 	}
+}
+
+// warm waits until there is something that can be lost.
+func (l *load) warm(t *testing.T) {
+	becomesTrue(t, func() error {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if len(l.images) < 12 || l.changes < 12 {
+			return fmt.Errorf("there are %d images and %d changes", len(l.images), l.changes)
+		}
+		return nil
+	})
 }
 
 // stop ends what start started.
@@ -224,9 +238,7 @@ func (l *load) create(c *partitionClient, n *testNode, r *rand.Rand) *history {
 		return nil
 	}
 	data := make([]byte, 1+r.IntN(700<<10))
-	for i := range data {
-		data[i] = byte(r.Uint32())
-	}
+	rand.NewChaCha8(sha256.Sum256([]byte(img.ID))).Read(data) // it never fails
 	resp, text, err = c.send(n, l.site.tokens[asOwner], http.MethodPut, "/v2/images/"+img.ID+"/file", "application/octet-stream", data)
 	if err != nil || resp.StatusCode != http.StatusNoContent {
 		l.refused("upload", n, resp, text)

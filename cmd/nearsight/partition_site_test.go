@@ -152,12 +152,17 @@ func (r *redisServer) kill() error {
 // A postgresServer is a PostgreSQL of its own, which deploy/lab runs.
 type postgresServer struct {
 	dir   string
-	lines map[string]string
+	lines map[string]string // that the script printed
 }
 
 func newPostgres(dir string) (*postgresServer, error) {
-	p := &postgresServer{dir: dir}
-	return p, p.start()
+	p := &postgresServer{dir: dir, lines: map[string]string{}}
+	text, err := p.script("start")
+	for line := range strings.Lines(string(text)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		p.lines[key] = value
+	}
+	return p, err
 }
 
 func (p *postgresServer) script(verb string) ([]byte, error) {
@@ -173,16 +178,8 @@ func (p *postgresServer) script(verb string) ([]byte, error) {
 }
 
 func (p *postgresServer) start() error {
-	text, err := p.script("start")
-	if err != nil {
-		return err
-	}
-	p.lines = map[string]string{}
-	for line := range strings.Lines(string(text)) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
-		p.lines[key] = value
-	}
-	return nil
+	_, err := p.script("start") // where it was
+	return err
 }
 
 func (p *postgresServer) kill() error {
@@ -329,8 +326,8 @@ func (s *partitionSite) addNode(t *testing.T, name string, central bool, databas
 	}
 	if central {
 		n.flags = append(n.flags, "--role", "central")
-		at, err := join("postgres", func() (string, string) { return "tcp", s.postgres.address() })
-		if err != nil {
+		var at string
+		if at, err = join("postgres", func() (string, string) { return "tcp", s.postgres.address() }); err != nil {
 			return err
 		}
 		set["DATABASE_URL"] = database(at)

@@ -28,27 +28,7 @@ var promises = []promise{
 // and whoever dies: no answer is older than promised, no client sees an image go back,
 // no acknowledged change is lost, and when all is whole again everything can be read.
 func TestPartitions(t *testing.T) {
-	lanes := make(chan *postgresServer, 2)
-	for range cap(lanes) {
-		dir, err := os.MkdirTemp("", "postgres")
-		if err == nil {
-			err = os.Chmod(dir, 0o755) // it runs as a user of its own
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { os.RemoveAll(dir) })
-		p, err := newPostgres(filepath.Join(dir, "state"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := p.purge(); err != nil {
-				t.Error(err)
-			}
-		})
-		lanes <- p
-	}
+	lanes := startPostgres(t, 2)
 	for i := range *partitions {
 		seed := *partitionSeed + uint64(i)
 		t.Run(fmt.Sprintf("schedule %d", seed), func(t *testing.T) {
@@ -67,6 +47,7 @@ func runSchedule(t *testing.T, postgres *postgresServer, seed uint64) {
 	faults := draw(s, r)
 	l := &load{site: s, seed: seed, done: make(chan struct{})}
 	l.start()
+	l.warm(t)
 	if err := faults.run(); err != nil {
 		t.Error(err)
 	}
@@ -86,6 +67,32 @@ func runSchedule(t *testing.T, postgres *postgresServer, seed uint64) {
 		t.Logf("go test -run TestPartitions -partitions 1 -partition-seed %d\n%v", seed, faults)
 		keepLogs(t, s.dir)
 	}
+}
+
+// startPostgres starts PostgreSQLs, of which each test takes one and puts it back.
+func startPostgres(t *testing.T, n int) chan *postgresServer {
+	lanes := make(chan *postgresServer, n)
+	for range n {
+		dir, err := os.MkdirTemp("", "postgres")
+		if err == nil {
+			err = os.Chmod(dir, 0o755) // it runs as a user of its own
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		p, err := newPostgres(filepath.Join(dir, "state"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := p.purge(); err != nil {
+				t.Error(err)
+			}
+		})
+		lanes <- p
+	}
+	return lanes
 }
 
 // keepLogs keeps what the nodes logged, with the flag -artifacts of go test.

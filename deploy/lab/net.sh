@@ -1,5 +1,5 @@
 # The network of the lab: a bridge on this machine, and a namespace for each server. Sourced.
-NET=nslab
+NET=${LAB_NAME:-nslab}
 LAB_NET=${LAB_NET:-10.90.0}
 
 # address NAME
@@ -49,6 +49,6 @@ net_down() {
     done
     ip netns del "$NET-$n"
   done
-  for n in $SERVERS; do [ ! -e "/sys/class/net/$NET-$n" ] || ip link del "$NET-$n"; done
+  for n in $SERVERS; do ip link del "$NET-$n" 2>/dev/null; done # it may be just going
   [ ! -e "/sys/class/net/$NET" ] || ip link del "$NET"
 }
