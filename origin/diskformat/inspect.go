@@ -100,7 +100,11 @@ func (in *Inspector) take(p []byte) int {
 	case in.opaque:
 	case len(in.head) < headBytes:
 		if in.head == nil {
-			in.head = make([]byte, 0, headBytes)
+			n := int64(headBytes)
+			if in.size >= 0 {
+				n = min(n, in.size)
+			}
+			in.head = make([]byte, 0, n)
 		}
 		p = p[:min(len(p), headBytes-len(in.head))]
 		in.head = append(in.head, p...)

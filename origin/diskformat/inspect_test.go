@@ -443,14 +443,11 @@ func TestInspectorAnswersWhateverComes(t *testing.T) {
 		for n := 0; n < len(data); n += 1 + n/16 {
 			try(data[:n])
 		}
-		short := data[:min(len(data), 70<<10)]
+		short := data[:min(len(data), 12<<10)] // with the descriptor of a VMDK
 		for i := range min(len(short), 4096) {
-			was := short[i]
 			short[i] ^= 0xff
-			if i%4 == 0 || i < 512 {
-				try(short)
-			}
-			short[i] = was
+			try(short)
+			short[i] ^= 0xff
 		}
 		for i := 0; i+4 <= min(len(short), 4096); i += 4 {
 			was := binary.LittleEndian.Uint32(short[i:])
@@ -480,7 +477,7 @@ func FuzzInspect(f *testing.F) {
 			container = 1
 		}
 		f.Add(i, i, container, 0, 4096, []byte{})
-		f.Add(i, i, container, 1000, 7, []byte{0, 0, 0, 48, 0xff, 0, 0, 0, 50, 0xff})
+		f.Add(i, i, container, 1000, 900, []byte{0, 0, 0, 48, 0xff, 0, 0, 0, 50, 0xff})
 	}
 	f.Fuzz(func(t *testing.T, file, format, container, lost, piece int, changes []byte) {
 		data := files[uint(file)%uint(len(files))]

@@ -34,7 +34,7 @@ func tarOf(t testing.TB, members ...tarMember) []byte {
 }
 
 func TestInspectorOfAnOVA(t *testing.T) {
-	disk := string(readAll(t, newTestView(t, "vmdk-stream", noise(21, 1<<20, 0.4))))
+	disk := string(readAll(t, newTestView(t, "vmdk-stream", noise(21, 300<<10, 0.4))))
 	ovf := tarMember{"a.ovf", fmt.Sprintf(ovfText, "disk.vmdk")}
 	whole1 := tarOf(t, ovf, tarMember{"a.mf", "sums"}, tarMember{"disk.vmdk", disk})
 	typed := func(b []byte, kind byte) []byte { // of the first member
@@ -75,7 +75,7 @@ func TestInspectorOfAnOVA(t *testing.T) {
 		{"disk that is no VMDK", tarOf(t, ovf, tarMember{"disk.vmdk", string(noise(5, 1<<20, 0))}), "declared-mismatch"},
 		{"disk that is another file's", tarOf(t, ovf, tarMember{"disk.vmdk", vmdkText + "\nversion=1\n"}), "vmdk-subformat"},
 		{"disk without its footer", tarOf(t, ovf, tarMember{"disk.vmdk", disk[:len(disk)-512]}), "vmdk-footer"},
-		{"archive that ends in a disk", whole1[:len(whole1)-1<<18], "ova-truncated"},
+		{"archive that ends in a disk", whole1[:len(whole1)-1<<16], "ova-truncated"},
 		{"archive that is an ISO file too", put(isoDescriptor+1, "CD001")(tarOf(t, ovf, tarMember{"disk.vmdk", disk})), "polyglot"},
 		{"archive that is a VMDK too", tarOf(t, tarMember{"KDMV.ovf", "<a/>"}), "polyglot"},
 	} {
