@@ -18,7 +18,7 @@ func TestAClientThatLeftIsRecordedAsSuch(t *testing.T) {
 		{"asking for a list", "/v2/images"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s.log.b.Reset()
+			s.log.Reset()
 			ctx, leave := context.WithCancel(t.Context())
 			leave()
 			func() {

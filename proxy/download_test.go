@@ -311,7 +311,7 @@ func TestAccessRecordsSayWhoseTheRequestWas(t *testing.T) {
 	s := newSite(t, siteConfig{identity: crowd{"secret": {Project: "home", User: "anna", Roles: []string{"member"}}}})
 	img := s.owned(pattern(1000, 1), registry.Private)
 	for _, way := range []string{"ordinary", "short"} {
-		s.log.b.Reset()
+		s.log.Reset()
 		s.fetch(way, "GET", img, "secret")
 		waitFor(t, "a record by the "+way+" way", func() bool {
 			return strings.Contains(s.log.String(), `"project":"home","user":"anna"`)
