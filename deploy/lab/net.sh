@@ -16,6 +16,13 @@ SERVERS="postgres redis c1 c2 e1 e2 e3"
 # in_net NAME COMMAND...
 in_net() { local n=$1; shift; ip netns exec "$NET-$n" "$@"; }
 
+# net_ours refuses to touch the network of a lab with another state directory.
+net_ours() {
+  local owner; owner=$(cat "/sys/class/net/$NET/ifalias" 2>/dev/null)
+  [ -z "$owner" ] || [ "$owner" = "$STATE" ] || [ ! -e "$owner" ] ||
+    die "the network $NET is of the lab in $owner: take that down with LAB_STATE, or have another with LAB_NAME and LAB_NET"
+}
+
 net_there() {
   local n; for n in $SERVERS; do [ -e "/run/netns/$NET-$n" ] || return 1; done
 }
@@ -26,7 +33,7 @@ net_up() {
   if [ ! -e "/sys/class/net/$NET" ]; then
     ip link add "$NET" type bridge && ip addr add "$LAB_NET.1/24" dev "$NET" || return 1
   fi
-  ip link set "$NET" up || return 1
+  ip link set "$NET" alias "$STATE" up || return 1
   for n in $SERVERS; do
     [ ! -e "/run/netns/$NET-$n" ] || continue
     ip netns add "$NET-$n" && ip link add "$NET-$n" type veth peer name eth0 netns "$NET-$n" &&
@@ -47,7 +54,7 @@ net_down() {
       kill -KILL $pids 2>/dev/null
       sleep 0.1
     done
-    ip netns del "$NET-$n"
+    ip netns del "$NET-$n" || return 1
   done
   for n in $SERVERS; do ip link del "$NET-$n" 2>/dev/null; done # it may be just going
   [ ! -e "/sys/class/net/$NET" ] || ip link del "$NET"
