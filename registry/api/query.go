@@ -36,7 +36,7 @@ func parseParams(rawQuery string) ([]param, error) {
 		if err1 != nil || err2 != nil {
 			return nil, refuse(http.StatusBadRequest, "the query has a broken escape in %.80q", raw)
 		}
-		if !utf8.ValidString(name+value) || strings.ContainsRune(name+value, 0) {
+		if !utf8.ValidString(raw) || !utf8.ValidString(name+value) || strings.ContainsRune(name+value, 0) {
 			return nil, refuse(http.StatusBadRequest, "the query is not UTF-8 in %.80q", raw)
 		}
 		params = append(params, param{name, value, raw})
