@@ -5,23 +5,27 @@ import (
 	"time"
 )
 
-// An Edge is a node that serves images from its cache, as it announced itself.
+// An Edge is a node that serves images from its cache, as it announced itself. Its JSON
+// form is the one that nodes and clients speak.
 type Edge struct {
 	// Name is its identity. URL is where other nodes reach it.
-	Name, URL string
-	Version   string
-	StartedAt time.Time // in UTC
-	SeenAt    time.Time // of the latest announcement, the registry's to set
+	Name      string    `json:"name"`
+	URL       string    `json:"url"`
+	Version   string    `json:"version"`
+	StartedAt time.Time `json:"started_at"` // in UTC
+	SeenAt    time.Time `json:"seen_at"`    // of the latest announcement, the registry's to set
 
-	Revision int64 // the latest that it heard of
+	Revision int64 `json:"revision"` // the latest that it heard of
 	// Heard is false while it is cut off from the events.
-	Heard bool
+	Heard bool `json:"heard"`
 
-	Budget, Used int64 // bytes of its cache
-	Images       int   // of which it has anything
+	Budget int64 `json:"budget"` // bytes of its cache
+	Used   int64 `json:"used"`
+	Images int   `json:"images"` // of which it has anything
 	// Hits and Misses are bytes served since it started: from its cache, and those
 	// it fetched.
-	Hits, Misses int64
+	Hits   int64 `json:"hits"`
+	Misses int64 `json:"misses"`
 }
 
 // Edges is the list of edges.

@@ -26,22 +26,6 @@ const (
 	edgePatience = 5 * time.Second
 )
 
-// A nodeEdge is a registry.Edge in JSON.
-type nodeEdge struct {
-	Name      string    `json:"name"`
-	URL       string    `json:"url"`
-	Version   string    `json:"version"`
-	StartedAt time.Time `json:"started_at"`
-	SeenAt    time.Time `json:"seen_at"`
-	Revision  int64     `json:"revision"`
-	Heard     bool      `json:"heard"`
-	Budget    int64     `json:"budget"`
-	Used      int64     `json:"used"`
-	Images    int       `json:"images"`
-	Hits      int64     `json:"hits"`
-	Misses    int64     `json:"misses"`
-}
-
 func (a *API) listEdges(c *gin.Context) error {
 	if hasBody(c.Request) {
 		return errUnwantedBody
@@ -50,12 +34,12 @@ func (a *API) listEdges(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	list := make([]nodeEdge, len(edges))
+	list := make([]registry.Edge, len(edges))
 	for i, e := range edges {
-		list[i] = nodeEdge(e)
+		list[i] = registry.Edge(e)
 	}
 	WriteJSON(c.Writer, c.Request, http.StatusOK, struct {
-		Edges []nodeEdge `json:"edges"`
+		Edges []registry.Edge `json:"edges"`
 	}{list})
 	return nil
 }
@@ -83,7 +67,7 @@ func (a *API) announceEdge(c *gin.Context) error {
 
 // parseEdge reads what an edge says of itself. A newer one may say more.
 func parseEdge(body []byte) (registry.Edge, error) {
-	var said nodeEdge
+	var said registry.Edge
 	if err := json.Unmarshal(body, &said); err != nil {
 		return registry.Edge{}, malformed("a JSON object that describes an edge", err)
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
-	"time"
 
 	"nearsight/registry"
 )
@@ -14,29 +13,12 @@ import (
 // for admins.
 func (c *Client) Edges(ctx context.Context) ([]registry.Edge, error) {
 	var list struct {
-		Edges []struct {
-			Name      string    `json:"name"`
-			URL       string    `json:"url"`
-			Version   string    `json:"version"`
-			StartedAt time.Time `json:"started_at"`
-			SeenAt    time.Time `json:"seen_at"`
-			Revision  int64     `json:"revision"`
-			Heard     bool      `json:"heard"`
-			Budget    int64     `json:"budget"`
-			Used      int64     `json:"used"`
-			Images    int       `json:"images"`
-			Hits      int64     `json:"hits"`
-			Misses    int64     `json:"misses"`
-		} `json:"edges"`
+		Edges []registry.Edge `json:"edges"`
 	}
 	if err := c.getJSON(ctx, "/nearsight/edges", &list); err != nil {
 		return nil, err
 	}
-	edges := make([]registry.Edge, 0, len(list.Edges))
-	for _, e := range list.Edges {
-		edges = append(edges, registry.Edge(e))
-	}
-	return edges, nil
+	return list.Edges, nil
 }
 
 // An EdgeOrder is something that the cache of an edge can be told to do.

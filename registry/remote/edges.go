@@ -3,34 +3,17 @@ package remote
 import (
 	"context"
 	"fmt"
-	"time"
 	"unicode/utf8"
 
 	"nearsight/registry"
 )
-
-// An edge is a registry.Edge in JSON.
-type edge struct {
-	Name      string    `json:"name"`
-	URL       string    `json:"url"`
-	Version   string    `json:"version"`
-	StartedAt time.Time `json:"started_at"`
-	SeenAt    time.Time `json:"seen_at"`
-	Revision  int64     `json:"revision"`
-	Heard     bool      `json:"heard"`
-	Budget    int64     `json:"budget"`
-	Used      int64     `json:"used"`
-	Images    int       `json:"images"`
-	Hits      int64     `json:"hits"`
-	Misses    int64     `json:"misses"`
-}
 
 // Announce implements registry.Edges.
 func (c *Central) Announce(ctx context.Context, e registry.Edge) error {
 	if !utf8.ValidString(e.Name) { // JSON would make another name of it
 		return fmt.Errorf("announce edge %.80q: %w: its name is not UTF-8", e.Name, registry.ErrInvalid)
 	}
-	if _, err := c.post(ctx, "/nearsight/edges", edge(e), c.silence, maxError); err != nil {
+	if _, err := c.post(ctx, "/nearsight/edges", e, c.silence, maxError); err != nil {
 		return fmt.Errorf("announce edge %.80q: %w", e.Name, err)
 	}
 	return nil
@@ -44,7 +27,7 @@ func (c *Central) Edges(ctx context.Context) ([]registry.Edge, error) {
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
 	var list struct {
-		Edges []edge `json:"edges"`
+		Edges []registry.Edge `json:"edges"`
 	}
 	if err := a.decode(&list); err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)
@@ -52,7 +35,7 @@ func (c *Central) Edges(ctx context.Context) ([]registry.Edge, error) {
 	edges := make([]registry.Edge, len(list.Edges))
 	for i, e := range list.Edges {
 		e.StartedAt, e.SeenAt = e.StartedAt.UTC(), e.SeenAt.UTC()
-		edges[i] = registry.Edge(e)
+		edges[i] = e
 	}
 	return edges, nil
 }
